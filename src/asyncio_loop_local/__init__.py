@@ -1,0 +1,44 @@
+"""Resources that live exactly as long as their event loop: made once per loop, shared by its tasks, closed at its end.
+
+The map of the house. Each floor imports only from those below it.
+
+====  ===================================================================================================
+4     ``__init__``: the public names
+3     one public concept each: ``_storage``, ``_singleton``, ``_enter``, ``_sticky``, ``atexit`` (and
+      ``_atexit``, its older private forms), ``_aclose``
+2     ``_calls``: what a wrapped factory has made on one loop; ``_loop_state``: all that one loop holds,
+      and the doors by which it ends
+1     ``_resource``: one ACM, entered, held and exited by its own task; ``_scope``: anything that ends with
+      its loop; ``_exit_order``: the order in which all that ends; ``_process``: what the process tells
+0     ``_keys``: what makes two calls the same call; ``_names``: how calls are shown; ``_typing``
+====  ===================================================================================================
+
+A call goes down once and comes up once: the wrapped factory (``_calls.wrapped``) asks the running loop's state for what
+it has made; on a miss ``_keys`` makes the key, ``_sticky`` a ``Resource`` from the factory, and the block waits in
+``Resource.acquire`` until the resource's task has entered it.
+
+The end of a loop goes down once: a door (``LoopState.shutdown_asyncgens``, ``close``, ``interpreter_exits``, or
+``_aclose``) asks ``ExitOrder.end_all``, which tells one ``Scope`` after the other to ``exit``, and waits for each.
+"""
+
+from . import atexit
+from ._aclose import aclose
+from ._enter import enter, enter_once
+from ._loop_state import LoopLocalStorage
+from ._singleton import singleton
+from ._sticky import StickyACM, sticky_acm, sticky_singleton_acm
+from ._storage import LockingDict, storage
+
+__all__ = [
+    "LockingDict",
+    "LoopLocalStorage",
+    "StickyACM",
+    "aclose",
+    "atexit",
+    "enter",
+    "enter_once",
+    "singleton",
+    "sticky_acm",
+    "sticky_singleton_acm",
+    "storage",
+]

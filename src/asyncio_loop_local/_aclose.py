@@ -1,0 +1,51 @@
+"""Ending everything of a loop before the loop ends."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ._loop_state import attached_state
+from ._scope import refuse_inside
+
+if TYPE_CHECKING:
+    from ._scope import Scope
+
+
+async def aclose() -> None:
+    """End everything of the running loop now, as its end would, and forget what was made; the loop can be used afterwards.
+
+    Exits and `atexit` callbacks run newest first, those of what is opened meanwhile too. Then `storage` is empty, and the
+    next call of any wrapped factory makes anew. Two tasks that ask at once wait for the same exits, and both get the errors.
+    If it is cancelled, the exit in progress goes on by itself, and what had not begun ends with the loop.
+
+    :raises ExceptionGroup: after the last exit, with all the errors that exits have raised, each with a note of where.
+    :raises RuntimeError: if no event loop is running, or if it is called by what it would have to end: from inside a
+        resource, a task of it, or a callback.
+    """
+    state = attached_state()
+    if state is None:
+        return
+    refuse_inside(state.exits, "aclose()", "end it")
+    errors: list[tuple[Scope, BaseException]] = []
+
+    def keep(scope: Scope, error: BaseException) -> None:
+        errors.append((scope, error))
+
+    try:
+        await state.end(keep)
+        state.storage.clear()
+    except BaseException:
+        while errors:
+            scope, error = errors.pop(0)
+            scope.report("the exit of {} failed", error)
+        raise
+    if errors:
+        try:
+            raise BaseExceptionGroup("errors at the exits of what the loop held", [_noted(*each) for each in errors])
+        finally:
+            errors.clear()  # their tracebacks hold this frame
+
+
+def _noted(scope: Scope, error: BaseException) -> BaseException:
+    error.add_note(f"raised by the exit of {scope.name}, which ended with its event loop")
+    return error

@@ -1,0 +1,191 @@
+"""One value a call: what a wrapped factory has made on one loop, found again by what makes two calls the same."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Hashable
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, Protocol
+
+from ._keys import CallKeys, OwnKeys
+from ._loop_state import loop_state, running_loop
+from ._names import name_of
+
+if TYPE_CHECKING:
+    from ._keys import Arguments
+    from ._loop_state import LoopState
+
+_MANY_KEYS = 2_000
+
+
+class _Missing(Exception):
+    """The cache has nothing for these arguments."""
+
+
+class Call:
+    """A call for which the loop has no value yet; ``forget`` lets the next one like it make a new value."""
+
+    __slots__ = ("args", "calls", "forgotten", "key", "keys", "kwargs", "state")
+
+    def __init__(
+        self, state: LoopState, calls: Calls, keys: CallKeys, key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        self.state = state
+        self.calls = calls
+        self.keys = keys
+        self.key = key
+        self.args = args
+        self.kwargs = kwargs
+        self.forgotten = False
+
+    def forget(self) -> None:
+        """The value is spent: the next call makes a new one."""
+        self.forgotten = True
+        self.calls.forget(self)
+
+
+class Make(Protocol):
+    """Makes what a call returns."""
+
+    def __call__(self, call: Call, /) -> Any: ...
+
+
+class Calls:
+    """What one factory has made on one loop, by key; and, before it, a C-level cache by the arguments as written.
+
+    The cache finds a value without making its key. It tells types apart, but not those inside containers: so what counts
+    by value is put into it as a `ByValue`, and never found in it as it is.
+    """
+
+    __slots__ = ("_pending", "find", "last_key", "made", "values")
+
+    def __init__(self) -> None:
+        self.values: dict[Hashable, tuple[Call, Any]] = {}
+        self.made = 0
+        self.last_key: Hashable = None
+        self._pending: list[Any] = []
+        self.find = functools.lru_cache(maxsize=None, typed=True)(self._take_pending())
+
+    def _take_pending(self) -> Callable[..., Any]:
+        pending = self._pending  # not self, which would make a circle
+
+        def take(*_args: Hashable, **_kwargs: Hashable) -> Any:
+            if pending:
+                return pending.pop()
+            raise _Missing
+
+        return take
+
+    def cache(self, value: Any, arguments: Arguments) -> None:
+        """Lets `find` find the value for these counted arguments."""
+        self._pending.append(value)
+        try:
+            self.find(*arguments[0], **arguments[1])
+        finally:
+            self._pending.clear()
+
+    def forget(self, call: Call) -> None:
+        """Takes out what this very call has made, if it is there."""
+        found = self.values.get(call.key)
+        if found is not None and found[0] is call:
+            del self.values[call.key]
+            self.find.cache_clear()
+
+
+class Factory:
+    """A wrapped factory: how a call of it finds its value on the running loop, or makes it."""
+
+    __slots__ = ("_make", "_name", "keys")
+
+    def __init__(self, factory: Callable[..., Any], make: Make, key: Callable[..., Hashable] | None) -> None:
+        self._name = name_of(factory)
+        self._make = make
+        self.keys = CallKeys(factory) if key is None else OwnKeys(factory, key)
+
+    def find_or_make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """What the call returns: what there is for it on this loop, else what the factory makes now.
+
+        :raises TypeError: if an argument can be no part of a key.
+        """
+        state = loop_state()
+        calls = state.calls.get(self)
+        if calls is None:
+            calls = state.calls[self] = Calls()
+        arguments = self.keys.count(args, kwargs)
+        try:
+            return calls.find(*arguments[0], **arguments[1])
+        except _Missing:
+            pass
+        key = self.keys.key(*arguments)
+        found = calls.values.get(key)
+        if found is None:
+            call = Call(state, calls, self.keys, key, args, kwargs)
+            value = self._make(call)
+            found = calls.values.get(key)  # if the factory itself has made the same call
+            if found is None and not call.forgotten:
+                calls.values[key] = call, value
+                self._count(calls, key)
+                calls.cache(value, arguments)
+            return value if found is None else found[1]
+        calls.cache(found[1], arguments)
+        return found[1]
+
+    def _count(self, calls: Calls, key: Hashable) -> None:
+        last, calls.last_key = calls.last_key, key
+        calls.made += 1
+        if calls.made == _MANY_KEYS + 1:
+            differing = self.keys.differing(last, key)
+            which = f" in the value of {', '.join(map(repr, differing))}" if differing else ""
+            warnings.warn(
+                f"{self._name}() has been called with {calls.made:,} different keys on one event loop, the last two of which "
+                f"differ{which}: such calls never find their value again, and all values live until the loop ends. "
+                f"Pass what stays the same, or say with key=… what makes two calls the same",
+                ResourceWarning,
+                stacklevel=5,
+            )
+
+
+def wrapped(factory: Any, make: Make, key: Any, *, where: str) -> Any:
+    """A function with the name, documentation and signature of the factory, which makes one value a call and loop.
+
+    :raises TypeError: if the factory, or the key, cannot be called.
+    """
+    given: object = factory
+    if not callable(given):
+        advice = "decorate the function under it" if type(given) is classmethod else "pass a class or a function"
+        raise TypeError(f"argument 'factory' of {where}() must be callable, not {type(given).__qualname__}: {advice}")
+    if not (key is None or callable(key)):
+        raise TypeError(
+            f"argument 'key' of {where}() must be callable, not {type(key).__qualname__}: "
+            f"pass a function of the call's arguments, which returns what makes two calls the same"
+        )
+    token = Factory(factory, make, key)
+    find_or_make = token.find_or_make
+
+    if key is None:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            try:
+                return running_loop()._asyncio_loop_local.calls[token].find(*args, **kwargs)
+            except (AttributeError, KeyError, TypeError, _Missing):
+                pass  # and not in here, where an error of the factory's own would seem to come from this one
+            return find_or_make(args, kwargs)
+
+    else:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return find_or_make(args, kwargs)
+
+    _look_like(wrapper, factory)
+    return wrapper
+
+
+def _look_like(wrapper: Callable[..., Any], factory: Callable[..., Any]) -> None:
+    if isinstance(factory, FunctionType):
+        functools.update_wrapper(wrapper, factory)
+        return
+    functools.update_wrapper(wrapper, factory, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    if not hasattr(factory, "__name__"):
+        wrapper.__name__ = wrapper.__qualname__ = name_of(factory)
+        wrapper.__doc__ = getattr(getattr(factory, "func", factory), "__doc__", None)

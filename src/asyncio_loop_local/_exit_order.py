@@ -1,0 +1,137 @@
+"""The order in which what is open on one loop ends: newest first, and never what something still open has acquired."""
+
+from __future__ import annotations
+
+import heapq
+from math import inf
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Future
+    from collections.abc import Callable, Iterator
+
+    from ._scope import Scope
+
+    OnError = Callable[[Scope, BaseException], None]
+
+
+class ExitOrder:
+    """What is open on one loop, and what is on its way in or out; lives as long as the loop's state."""
+
+    __slots__ = ("_blocked", "_freed", "_newest", "_stack", "_watchers", "busy", "loop", "turn")
+
+    def __init__(self, loop: AbstractEventLoop) -> None:
+        self.loop = loop
+        self.busy: dict[Scope, None] = {}  # being entered or ended: in no place of the order
+        self.turn: Scope | None = None  # what ends now, where everything ends
+        self._stack: dict[Scope, None] = {}
+        self._newest = 0
+        # Taken from the stack and put back, since something open had acquired them; a heap of those that are free again.
+        self._blocked: dict[Scope, None] = {}
+        self._freed: list[tuple[int, Scope]] = []
+        self._watchers: list[Future[None]] = []
+
+    def __bool__(self) -> bool:
+        return bool(self._stack or self.busy or self._blocked or self.turn or self._freed)
+
+    def __iter__(self) -> Iterator[Scope]:
+        """All that is here, in the order in which it was opened; what is being entered comes last."""
+        return iter(sorted({*self._stack, *self._blocked, *(scope for _, scope in self._freed), *self.busy}, key=_age))
+
+    def push(self, scope: Scope) -> None:
+        """It is open now, and the newest."""
+        self._newest += 1
+        scope.serial = self._newest
+        self._stack[scope] = None
+        self._tell_watchers()
+
+    def remove(self, scope: Scope) -> None:
+        """It leaves the order, ended or on its way to be."""
+        if scope in self._stack:
+            del self._stack[scope]
+        elif scope in self._blocked:
+            del self._blocked[scope]
+        elif self._freed:
+            self._freed = [entry for entry in self._freed if entry[1] is not scope]
+            heapq.heapify(self._freed)
+
+    def ended(self, scope: Scope) -> None:
+        """It has ended: what it had acquired may end too."""
+        self.busy.pop(scope, None)
+        if self.turn is scope:
+            self.turn = None
+        for used in scope.uses:
+            used.users.pop(scope, None)
+            used.waived.pop(scope, None)
+            if not used.users and used in self._blocked:
+                del self._blocked[used]
+                heapq.heappush(self._freed, (-used.serial, used))
+        for user in (*scope.users, *scope.waived):
+            user.uses.pop(scope, None)
+        scope.uses.clear()
+        scope.users.clear()
+        scope.waived.clear()
+        self._tell_watchers()
+
+    async def end_all(self, on_error: OnError) -> BaseException | None:
+        """Ends one after the other, also what is opened meanwhile; of two at a time, both wait for the same exits.
+
+        Cancelled, it stops between two exits: the one in progress goes on by itself, the others wait for the next end.
+
+        :returns: the `KeyboardInterrupt` or `SystemExit` that an exit raised, if one did, after all others have run.
+        """
+        fatal: BaseException | None = None
+        while True:
+            scope = self.turn or self._take()
+            if scope is not None:
+                self.turn = scope
+                error = await scope.exit()
+                if isinstance(error, (KeyboardInterrupt, SystemExit)) and fatal is None:
+                    fatal = error
+                elif error is not None:
+                    on_error(scope, error)
+            elif self.busy:
+                await self._change()
+            else:
+                return fatal
+
+    def interrupt(self) -> None:
+        """Cancels what ends now; asked twice, waits for it no longer."""
+        if self.turn is not None:
+            self.turn.interrupt()
+
+    def _take(self) -> Scope | None:
+        while self._stack:
+            scope = next(reversed(self._stack))
+            if self._freed and -self._freed[0][0] > scope.serial:
+                break
+            self._stack.popitem()
+            if not scope.users:
+                return scope
+            self._blocked[scope] = None
+        while self._freed:
+            scope = heapq.heappop(self._freed)[1]
+            if not scope.users:
+                return scope
+            self._blocked[scope] = None
+        return None
+
+    async def _change(self) -> None:
+        watcher: Future[None] = self.loop.create_future()
+        self._watchers.append(watcher)
+        try:
+            await watcher
+        finally:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+    def _tell_watchers(self) -> None:
+        if self._watchers:
+            for watcher in self._watchers:
+                if not watcher.done():
+                    watcher.set_result(None)
+            self._watchers.clear()
+
+
+def _age(scope: Scope) -> float:
+    return scope.serial or inf

@@ -1,0 +1,318 @@
+"""What makes two calls of a factory the same call. Knows nothing of asyncio."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict, deque
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from functools import cached_property
+from itertools import chain
+from types import FunctionType, NoneType
+from typing import Any
+
+from ._names import name_of
+
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+# Equal to nothing but their own kind, so they can stand in a key as they are; of all others the type is told too.
+_PLAIN = frozenset({str, bytes, NoneType})
+# Hashable by themselves and no containers: what most arguments are.
+_ATOMS = _PLAIN | {int, float, complex, bool, type, FunctionType}
+# pydantic's record of which fields were given: no part of the value, and its own == leaves it out too.
+_NO_ATTRIBUTES = frozenset({"__dict__", "__weakref__", "__pydantic_fields_set__"})
+
+
+class ByValue(tuple[Hashable, ...]):
+    """The key of an argument that counts by value: a type of its own, so that no argument is ever equal to it."""
+
+    __slots__ = ()
+
+
+class _CannotBeKey(Exception):
+    """Raised with the value that neither hashes nor counts by value, and why."""
+
+
+def counted(value: object) -> Hashable:
+    """The value itself if it is hashable and no container, else what it is worth now, as a `ByValue`."""
+    kind = type(value)
+    if kind in _ATOMS:
+        return value
+    form = _form(value, kind, set())
+    return ByValue(form) if len(form) == 3 else form[1]
+
+
+def _frozen(value: object, around: set[int]) -> Hashable:
+    """What a value inside a container, or an attribute, is in a key."""
+    kind = type(value)
+    if kind in _PLAIN:
+        return value
+    return _form(value, kind, around)
+
+
+def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
+    """The type and the value, if that is hashable and no container; else the type and what it is worth now."""
+    if kind in _ATOMS:
+        return kind, value
+    contents = _contents_of(value, kind)
+    if contents is None:
+        try:
+            hash(value)
+        except TypeError as error:
+            if type(kind.__eq__) is not FunctionType:
+                raise _CannotBeKey(value, "is unhashable and not counted by value") from error
+        else:
+            return kind, value
+    if id(value) in around:
+        raise _CannotBeKey(value, "holds itself")
+    around.add(id(value))
+    try:
+        form = contents(value, around) if contents is not None else ()
+        return kind, form, _attributes(value, kind, around)
+    finally:
+        around.discard(id(value))
+
+
+def _contents_of(value: Any, kind: type) -> Callable[[Any, set[int]], Hashable] | None:
+    """How the items of a container are counted; None if it is none, or hashes in a way of its own."""
+    for container, contents in _CONTAINERS.items():
+        if isinstance(value, container):
+            own_hash = kind.__hash__ is not container.__hash__ and kind.__hash__ is not None
+            return None if own_hash else contents
+    return None
+
+
+def _in_order(items: Iterable[Any], around: set[int]) -> Hashable:
+    return tuple([_frozen(item, around) for item in items])
+
+
+def _in_any_order(items: Iterable[Any], around: set[int]) -> Hashable:
+    return frozenset([_frozen(item, around) for item in items])
+
+
+def _pairs_in_order(items: Mapping[Any, Any], around: set[int]) -> Hashable:
+    return tuple([(_frozen(key, around), _frozen(value, around)) for key, value in items.items()])
+
+
+def _pairs_in_any_order(items: Mapping[Any, Any], around: set[int]) -> Hashable:
+    return frozenset([(_frozen(key, around), _frozen(value, around)) for key, value in items.items()])
+
+
+def _as_bytes(items: bytearray, _around: set[int]) -> Hashable:
+    return bytes(items)
+
+
+_CONTAINERS: dict[type, Callable[[Any, set[int]], Hashable]] = {
+    OrderedDict: _pairs_in_order,
+    dict: _pairs_in_any_order,
+    tuple: _in_order,
+    list: _in_order,
+    frozenset: _in_any_order,
+    set: _in_any_order,
+    deque: _in_order,
+    bytearray: _as_bytes,
+}
+
+
+def _attributes(value: Any, kind: type, around: set[int]) -> Hashable:
+    """Attributes and slots by name, without the caches that ``functools.cached_property`` leaves among them."""
+    found: dict[str, Any] = {}
+    for base in kind.__mro__:
+        slots: str | Iterable[str] = base.__dict__.get("__slots__", ())
+        for slot in (slots,) if isinstance(slots, str) else slots:
+            mangled = slot.startswith("__") and not slot.endswith("__")
+            name = f"_{base.__name__.lstrip('_')}{slot}" if mangled else slot
+            if name not in _NO_ATTRIBUTES and hasattr(value, name):
+                found[name] = getattr(value, name)
+    found.update(getattr(value, "__dict__", ()))
+    if not found:
+        return None
+    return frozenset(
+        [
+            (name, _frozen(item, around))
+            for name, item in found.items()
+            if not isinstance(inspect.getattr_static(kind, name, None), cached_property)
+        ]
+    )
+
+
+class CallKeys:
+    """The keys of one factory's calls; its signature is read once, at the first call that asks."""
+
+    __slots__ = (
+        "_by_keyword",
+        "_defaults",
+        "_factory",
+        "_order",
+        "_positional",
+        "_read",
+        "_required",
+        "_takes_more",
+        "_takes_more_by_name",
+    )
+
+    def __init__(self, factory: Callable[..., object]) -> None:
+        self._factory = factory
+        self._read = False
+
+    @property
+    def positional(self) -> tuple[str, ...]:
+        """The names of the parameters that take arguments by position."""
+        self._read_signature()
+        return self._positional
+
+    def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """The arguments with each that is no hashable value of its own replaced by what it is worth now.
+
+        :raises TypeError: for the first that cannot be part of a key, by its name.
+        """
+        argument: int | str = 0
+        try:
+            counted_args: list[Hashable] = []
+            for argument, value in enumerate(args):  # noqa: B007  # read when counting fails
+                counted_args.append(counted(value))
+            counted_kwargs: dict[str, Hashable] = {}
+            for argument, value in kwargs.items():
+                counted_kwargs[argument] = counted(value)
+        except _CannotBeKey as error:
+            culprit, reason = error.args
+            cause = error.__cause__
+        else:
+            return tuple(counted_args), counted_kwargs
+        raise TypeError(self._complaint(argument, (args, kwargs), culprit, reason)) from cause
+
+    def _complaint(self, argument: int | str, call: Arguments, culprit: object, reason: str) -> str:
+        if isinstance(argument, str):
+            name, value = argument, call[1][argument]
+        else:
+            known = argument < len(self.positional)
+            name, value = self.positional[argument] if known else f"#{argument + 1}", call[0][argument]
+        kind = type(culprit)
+        what = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        where = f"is of type {what}, which" if culprit is value else f"holds an object of type {what}, which"
+        return (
+            f"argument {name!r} of {name_of(self._factory)}() {where} {reason}, so it cannot be part of the key "
+            f"by which a call finds its value again: pass something hashable, or say with key=… what makes two calls the same"
+        )
+
+    def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """One key for all the ways to write a call of counted arguments: by position, by name, defaults given or not."""
+        self._read_signature()
+        bound: dict[str, Any] = dict(zip(self._positional, args, strict=False))
+        more = args[len(self._positional) :]
+        by_name: dict[str, Any] = {}
+        misfit = bool(more) and not self._takes_more
+        for name, value in kwargs.items():
+            if name not in self._by_keyword:
+                misfit = misfit or not self._takes_more_by_name
+                by_name[name] = value
+            elif name in bound:
+                misfit = True
+            else:
+                bound[name] = value
+        if misfit or not bound.keys() >= self._required:
+            # The factory will refuse these arguments itself; should it take them, the way they were written is the key.
+            return _typed(args), frozenset(zip(kwargs, _typed(kwargs.values()), strict=True))
+        for name, default in self._defaults.items():
+            bound.setdefault(name, default)
+        values = _typed([bound[name] for name in self._order])
+        return values, _typed(more), frozenset(zip(by_name, _typed(by_name.values()), strict=True))
+
+    def differing(self, key: Any, other: Any) -> list[str]:
+        """The parameters that two keys of this factory do not share, as far as it can be told."""
+        self._read_signature()
+        if len(key) != 3 or len(other) != 3:
+            return []
+        names = [name for name, one, two in zip(self._order, key[0], other[0], strict=True) if one != two]
+        if key[1] != other[1]:
+            names.append("*args")
+        return names + sorted({name for name, _ in key[2] ^ other[2]})
+
+    def _read_signature(self) -> None:
+        if self._read:
+            return
+        positional: list[str] = []
+        by_keyword: list[str] = []
+        required: set[str] = set()
+        self._defaults: dict[str, Any] = {}
+        self._takes_more = self._takes_more_by_name = False
+        try:
+            parameters = inspect.signature(self._factory).parameters.values()
+        except (TypeError, ValueError):  # some built-in callables tell no signature: each way to write a call is its own
+            parameters = inspect.Signature(
+                [
+                    inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+                    inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+                ]
+            ).parameters.values()
+        for parameter in parameters:
+            name, kind = parameter.name, parameter.kind
+            if kind is parameter.VAR_POSITIONAL:
+                self._takes_more = True
+            elif kind is parameter.VAR_KEYWORD:
+                self._takes_more_by_name = True
+            else:
+                if kind is not parameter.KEYWORD_ONLY:
+                    positional.append(name)
+                if kind is not parameter.POSITIONAL_ONLY:
+                    by_keyword.append(name)
+                if parameter.default is parameter.empty:
+                    required.add(name)
+                else:
+                    self._defaults[name] = _counted_default(parameter.default)
+        self._by_keyword = frozenset(by_keyword)
+        self._order = tuple(dict.fromkeys(chain(positional, by_keyword)))
+        self._required = frozenset(required)
+        self._positional = tuple(positional)
+        self._read = True
+
+
+class OwnKeys(CallKeys):
+    """The keys of a factory for which the user has said what makes two calls the same."""
+
+    __slots__ = ("_own_key",)
+
+    def __init__(self, factory: Callable[..., object], own_key: Callable[..., Hashable]) -> None:
+        super().__init__(factory)
+        self._own_key = own_key
+
+    def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """What the user's function returns for these arguments, as the one argument there is.
+
+        :raises TypeError: if that cannot be a key.
+        """
+        value = self._own_key(*args, **kwargs)
+        try:
+            return (counted(value),), {}
+        except _CannotBeKey as error:
+            culprit, reason = error.args
+        kind = type(culprit).__qualname__
+        raise TypeError(
+            f"key=… of {name_of(self._factory)}() returned an object of type {kind}, which {reason}: return something hashable"
+            if culprit is value
+            else f"key=… of {name_of(self._factory)}() returned something that holds an object of type {kind}, which {reason}: "
+            f"return something hashable"
+        )
+
+    def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
+        """The user's key, with its type told."""
+        return _typed(args)
+
+    def differing(self, key: Any, other: Any) -> list[str]:
+        """Nothing: which parameters the user's function has looked at is its own affair."""
+        return []
+
+
+def _typed(values: Iterable[object]) -> tuple[Hashable, ...]:
+    """Counted values, each with its type where that is not told already: 1, True and 1.0 are not the same."""
+    return tuple([value if type(value) in _PLAIN or type(value) is ByValue else (type(value), value) for value in values])
+
+
+class _UncountableDefault:
+    """Stands in keys for a default that cannot be part of one: nobody can pass it, so it is equal to itself alone."""
+
+
+def _counted_default(default: Any) -> Hashable:
+    try:
+        return counted(default)
+    except _CannotBeKey:
+        return _UncountableDefault()

@@ -1,0 +1,290 @@
+"""All that one loop holds, attaching it to the loop, and the doors by which a loop ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import warnings
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+from . import _process
+from ._exit_order import ExitOrder
+from ._scope import current_scope, hide
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+
+    from ._calls import Calls
+    from ._exit_order import OnError
+    from ._resource import Resource
+    from ._scope import Scope
+
+_ATTRIBUTE = "_asyncio_loop_local"
+_DOORS = ("close", "shutdown_asyncgens", "create_task")
+
+
+class LoopLocalStorage(dict[Any, Any]):
+    """The dict of one event loop: what `storage` returns.
+
+    It lives as long as its loop is open, and whatever is in it is let go when the loop is closed. Its keys and values
+    are its users' own; `LoopVar` is the typed door to it.
+    """
+
+    __slots__ = ("__weakref__",)
+
+
+class AttachedLoop(Protocol):
+    """An event loop on which the library has its one attribute."""
+
+    _asyncio_loop_local: LoopState
+
+
+# Typed as if every loop had the attribute: the warm paths take it, and attach where it is missing.
+running_loop = cast("Callable[[], AttachedLoop]", asyncio.get_running_loop)
+
+
+class LoopState:
+    """What the library holds for one event loop, from its first use on that loop until the loop is closed.
+
+    A loop refers to its state by one attribute, and by the doors that are set on it: they make a circle, which closing
+    the loop undoes.
+    """
+
+    __slots__ = (
+        "__weakref__",
+        "_at_end",
+        "_close",
+        "_create_task",
+        "_patience",
+        "_replaced",
+        "_shutdown_asyncgens",
+        "calls",
+        "entered",
+        "exits",
+        "loop",
+        "storage",
+    )
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.loop = loop
+        self.storage = LoopLocalStorage()
+        self.calls: dict[object, Calls] = {}  # of each wrapped factory
+        self.entered: dict[int, Resource[Any]] = {}  # by the id of its ACM, which it keeps alive
+        self.exits = ExitOrder(loop)
+        self._at_end = False  # the runner waits for the end
+        self._patience: asyncio.Task[None] | None = None  # waits for the user's tasks to end, before the loop is closed
+        self._replaced: dict[str, Any] = {}
+        self._attach()
+
+    def _attach(self) -> None:
+        loop = self.loop
+        self._close = loop.close
+        self._shutdown_asyncgens = loop.shutdown_asyncgens
+        self._create_task: Callable[..., asyncio.Task[Any]] = loop.create_task
+        try:
+            own: dict[str, Any] = vars(loop)
+            for door in _DOORS:
+                if door in own:
+                    self._replaced[door] = own[door]
+                setattr(loop, door, getattr(self, door))
+            setattr(loop, _ATTRIBUTE, self)
+        except (AttributeError, TypeError) as error:
+            kind = type(loop)
+            raise TypeError(
+                f"an event loop of class {kind.__module__}.{kind.__qualname__} can hold nothing of its own, since nothing can be "
+                f"set on its instances: use a loop class, or a subclass of this one, whose instances take attributes"
+            ) from error
+        _process.attached(self)
+
+    def _detach(self) -> None:
+        own: dict[str, Any] = vars(self.loop)
+        for door in _DOORS:
+            if own.get(door) == getattr(self, door):  # else somebody has wrapped it, and goes on calling it
+                if door in self._replaced:
+                    own[door] = self._replaced[door]
+                else:
+                    del own[door]
+        if own.get(_ATTRIBUTE) is self:
+            del own[_ATTRIBUTE]
+        _process.detached(self)
+
+    # The doors. Each is set on the loop in place of its own method, which it calls in turn.
+
+    def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+        """Starts a task; one that a resource's code starts lives and ends with that resource."""
+        task = self._create_task(coro, **kwargs)
+        scope = current_scope.get()
+        if scope is not None and scope.exits is self.exits and scope.phase != "ended":
+            scope.adopt(task)
+        return task
+
+    async def shutdown_asyncgens(self) -> None:
+        """The end of a loop in a runner: its tasks have ended, its async generators and executor are still there."""
+        if self.exits:
+            self._at_end = True
+            try:
+                await self.end(self._report)
+            except (KeyboardInterrupt, SystemExit):
+                self.exits.interrupt()
+                raise
+            finally:
+                self._at_end = False
+        await self._shutdown_asyncgens()
+
+    def close(self) -> None:
+        """The end of a loop that is driven by hand, and the last of any other."""
+        loop = self.loop
+        if loop.is_running() or loop.is_closed() or gc.is_finalized(loop):
+            self._close()
+            return
+        try:
+            if self.exits:
+                if self._at_end and not isinstance(sys.exception(), RuntimeError):
+                    self.exits.interrupt()  # Ctrl-C got the runner out of the end that had begun
+                self._run_to_end()
+        finally:
+            self._detach()
+            self._close()
+
+    async def end(self, on_error: OnError) -> None:
+        """Ends everything, newest first, and forgets all that was made; the loop can be used afterwards."""
+        fatal = await self.exits.end_all(on_error)
+        self.calls.clear()
+        self.entered.clear()
+        if fatal is not None:
+            raise fatal
+
+    def _run_to_end(self) -> None:
+        """Runs the loop until everything has ended, whatever comes between.
+
+        :raises KeyboardInterrupt, SystemExit: that came meanwhile; the exit in progress was cancelled, the others have run.
+        """
+        loop = self.loop
+        ending = asyncio.Task(self._end_after_tasks(), loop=loop, name="asyncio_loop_local")
+        hide(ending)
+        interruption: BaseException | None = None
+        with _no_other_loop():
+            while not ending.done():
+                try:
+                    loop.run_until_complete(ending)
+                except (KeyboardInterrupt, SystemExit) as error:
+                    interruption = error
+                    if self._patience is not None:
+                        self._patience.cancel()
+                    self.exits.interrupt()
+                except RuntimeError:  # something called loop.stop()
+                    if loop.is_running() or loop.is_closed():
+                        raise
+        if not ending.cancelled():
+            interruption = ending.exception() or interruption
+        if interruption is not None:
+            raise interruption
+
+    async def _end_after_tasks(self) -> None:
+        if tasks := asyncio.all_tasks(self.loop):
+            self._patience = asyncio.Task(_cancelled(tasks), loop=self.loop, name="asyncio_loop_local")
+            hide(self._patience)
+            await asyncio.wait([self._patience])
+            self._patience = None
+        await self.end(self._report)
+
+    def _report(self, scope: Scope, error: BaseException) -> None:
+        scope.report("the exit of {} failed", error)
+
+    def interpreter_exits(self) -> None:
+        """Ends what the loop still holds, and says what it was; from here on the loop is as it was before."""
+        loop, held = self.loop, self._held()
+        try:
+            if loop.is_closed():
+                return
+            if loop.is_running():  # in a daemon thread
+                asyncio.run_coroutine_threadsafe(self.end(self._report), loop).result()
+            elif held:
+                loop.set_default_executor(_process.LateExecutor())
+                self._run_to_end()
+        finally:
+            self._detach()
+            if held:
+                warnings.warn(
+                    f"{loop!r} was still open when the interpreter exited: close it, or use asyncio.run(). It held {held}",
+                    ResourceWarning,
+                    stacklevel=2,
+                    source=loop,
+                )
+
+    def process_forked(self) -> None:
+        """Leaves all to the parent process: in this one, the loop exits nothing and finalizes no async generator."""
+        own: dict[str, Any] = vars(self.loop)
+        for door in (*_DOORS, _ATTRIBUTE):
+            own.pop(door, None)
+        own["shutdown_asyncgens"] = _shut_down_nothing
+
+    def _held(self) -> str:
+        return ", ".join(scope.name for scope in self.exits)
+
+    def __del__(self) -> None:
+        """A loop that was dropped unclosed: nothing can run on it any more."""
+        if self.exits and not sys.is_finalizing() and (held := self._held()):
+            warnings.warn(
+                f"{self.loop!r} was dropped without being closed, so what it held was never exited: {held}",
+                ResourceWarning,
+                stacklevel=2,
+                source=self.loop,
+            )
+
+
+def loop_state() -> LoopState:
+    """The state of the running loop, made and attached if this is its first use.
+
+    :raises RuntimeError: if no loop runs.
+    :raises TypeError: if nothing can be set on instances of the loop's class.
+    """
+    loop = running_loop()
+    try:
+        return loop._asyncio_loop_local
+    except AttributeError:
+        return LoopState(cast("asyncio.AbstractEventLoop", loop))
+
+
+def attached_state() -> LoopState | None:
+    """The state of the running loop, if it has one.
+
+    :raises RuntimeError: if no loop runs.
+    """
+    return getattr(running_loop(), _ATTRIBUTE, None)
+
+
+async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancels tasks and waits for them, as `asyncio.run` does."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            message = "unhandled exception while the loop was being closed"
+            task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
+
+
+async def _shut_down_nothing() -> None:
+    """Stands on a loop that this process has from its parent."""
+
+
+@contextmanager
+def _no_other_loop() -> Generator[None]:
+    """Lets a loop run in a thread in which another one is running, and that one go on afterwards."""
+    outer = asyncio._get_running_loop()
+    if outer is None:
+        yield
+        return
+    task = asyncio.current_task(outer)
+    if task is not None:
+        asyncio._leave_task(outer, task)
+    asyncio._set_running_loop(None)
+    try:
+        yield
+    finally:
+        asyncio._set_running_loop(outer)
+        if task is not None:
+            asyncio._enter_task(outer, task)

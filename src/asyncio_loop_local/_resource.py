@@ -1,0 +1,299 @@
+"""One ACM that its loop has entered and will exit: its own task enters it, holds it, and exits it."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from ._names import call_name, name_of, name_of_acm
+from ._scope import Scope, find_path, scope_on
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+    from ._exit_order import ExitOrder
+    from ._keys import CallKeys
+    from ._typing import ACM
+
+T = TypeVar("T")
+
+_Entered = tuple[Any, BaseException | None]
+
+
+class Resource(Scope, Generic[T]):
+    """Made, entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
+
+    __slots__ = ("_acm", "_askers", "_call", "_leave", "_on_forget", "open_on", "value")
+
+    def __init__(self, exits: ExitOrder) -> None:
+        super().__init__(exits)
+        self._acm: ACM[T] | None = None
+        self._call: tuple[Callable[..., object], CallKeys, tuple[Any, ...], dict[str, Any]] | str = ""
+        self._askers: dict[asyncio.Future[_Entered], None] = {}
+        self._leave: asyncio.Future[None] | None = None
+        self._on_forget: Callable[[], None] | None = None
+        self.value: T = cast("T", None)
+        self.open_on: asyncio.AbstractEventLoop | None = None  # the loop, while there is a value to be had
+
+    @classmethod
+    def of(cls, exits: ExitOrder, acm: ACM[T], *, where: str) -> Resource[T]:
+        """A resource of an ACM that the user has made."""
+        self = cls(exits)
+        self._acm = checked_acm(acm, where=where)
+        self._call = name_of_acm(acm)
+        return self
+
+    @classmethod
+    def made_by(
+        cls,
+        exits: ExitOrder,
+        factory: Callable[..., ACM[T]],
+        keys: CallKeys,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        *,
+        where: str,
+    ) -> Resource[T]:
+        """A resource of the ACM that a factory makes, in the resource's own context."""
+        self = cls(exits)
+        self._call = factory, keys, args, kwargs
+        self._acm = checked_acm(self.context.run(factory, *args, **kwargs), where=where)
+        return self
+
+    @property
+    def name(self) -> str:
+        """The call that made it, or the name of its ACM."""
+        if isinstance(self._call, str):
+            return self._call
+        factory, keys, args, kwargs = self._call
+        return call_name(factory, keys.positional, args, kwargs)
+
+    def when_forgotten(self, on_forget: Callable[[], None]) -> None:
+        """Sets what takes it out of the place where its callers find it."""
+        self._on_forget = on_forget
+
+    def forget(self) -> None:
+        """Nobody may find it any more: the next call makes a new one."""
+        on_forget, self._on_forget = self._on_forget, None
+        if on_forget is not None:
+            on_forget()
+
+    def can_be_acquired(self) -> bool:
+        """Whether the running loop is its own, and it is not on its way out."""
+        return self.phase in ("made", "entering", "open") and self.exits.loop is asyncio.get_running_loop()
+
+    def note_user(self, user: Scope) -> None:
+        """Its value is taken by code of another scope, which it must outlive."""
+        if self not in user.uses and user.exits is self.exits and user.phase != "ended":
+            self.acquired_by(user)
+
+    async def acquire(self) -> T:
+        """Its value, as soon as it is entered; side by side with all others that are being entered.
+
+        The last asker that is cancelled cancels the entering, and then a new one starts anew at once.
+
+        :raises RuntimeError: if those that wait for each other to be entered would come to wait for themselves.
+        """
+        user = scope_on(self.exits)
+        if self.phase == "open":
+            if user is not None:
+                self.acquired_by(user)
+            return self.value
+        if user is not None:
+            self._refuse_cycle(user)
+            user.awaiting.append(self)
+            self.acquired_by(user)
+        asker: asyncio.Future[_Entered] = self.exits.loop.create_future()
+        self._askers[asker] = None
+        if self.phase == "made":
+            self._begin_enter()
+        try:
+            value, error = await asker
+        except asyncio.CancelledError:
+            if self._askers.pop(asker, self) is not self and not self._askers:
+                self._abandon()
+            raise
+        finally:
+            if user is not None:
+                user.awaiting.remove(self)
+        if error is None:
+            return cast("T", value)
+        try:
+            raise error
+        finally:
+            del error  # its traceback holds this frame
+
+    def begin_exit(self) -> None:
+        """Lets its task go on to the exit."""
+        if self._leave is None:
+            super().begin_exit()
+        else:
+            self._close()
+            if not self._leave.done():
+                self._leave.set_result(None)
+
+    async def on_exit(self, cause: BaseException | None) -> None:
+        """Exits the ACM, with what it died of if it did."""
+        acm, self._acm, self.value = self._acm, None, cast("T", None)
+        if acm is not None and self._leave is not None:
+            kind = None if cause is None else type(cause)
+            await type(acm).__aexit__(acm, kind, cause, None if cause is None else cause.__traceback__)
+
+    def end(self, error: BaseException | None, cause: BaseException | None) -> None:
+        """It has ended, and keeps nothing alive."""
+        self.forget()
+        self._acm = self._leave = None
+        super().end(error, cause)
+
+    def _begin_enter(self) -> None:
+        if self.serial:
+            self.exits.remove(self)  # it had its place for the tasks that its making started
+            self.serial = 0
+        self.phase = "entering"
+        self.run_task(self._live(cast("ACM[T]", self._acm)))
+
+    async def _live(self, acm: ACM[T]) -> None:
+        try:
+            value = await type(acm).__aenter__(acm)
+        except BaseException as raised:
+            self.raise_if_dropped(raised)
+            error = raised
+        else:
+            self._leave = self.exits.loop.create_future()
+            cause = await self._hold(value)
+            del value
+            await self.finish(cause)
+            return
+        told = self._fail(error)
+        await self.cancel_tasks()
+        self.end(None, None)
+        if not told and isinstance(error, (KeyboardInterrupt, SystemExit)):
+            raise error
+
+    def _fail(self, error: BaseException) -> bool:
+        """Entering has failed: all who wait get the error, and it is not remembered.
+
+        :returns: whether anybody waited.
+        """
+        cancelled = self.phase == "abandoned" and isinstance(error, asyncio.CancelledError)
+        self.phase = "exiting"
+        self.forget()
+        told = self._tell_askers(None, error)
+        if not told and not cancelled:
+            self.report("entering {} failed when nobody waited for it any more", error)
+        return told
+
+    async def _hold(self, value: T) -> BaseException | None:
+        """Holds it open until it is to leave.
+
+        :returns: what it died of, if that came first.
+        """
+        if self.phase == "abandoned":  # it took no notice of the cancellation, and nobody wants it any more
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            self.phase = "exiting"
+            return None
+        self.value, self.open_on = value, self.exits.loop
+        self.phase = "open"
+        self.exits.busy.pop(self, None)
+        self.exits.push(self)
+        self._tell_askers(value, None)
+        cause: BaseException | None = None
+        try:
+            await cast("asyncio.Future[None]", self._leave)
+        except BaseException as raised:
+            self.raise_if_dropped(raised)
+            if self.phase == "open":
+                cause = raised
+                self._close()
+        return cause
+
+    def _close(self) -> None:
+        """It is on its way out: no longer in its place, nor to be found."""
+        self.open_on = None
+        self.exits.remove(self)
+        self.exits.busy[self] = None
+        self.phase = "exiting"
+        self.forget()
+
+    def _tell_askers(self, value: T | None, error: BaseException | None) -> bool:
+        askers = [asker for asker in self._askers if not asker.done()]
+        self._askers.clear()
+        for asker in askers:
+            asker.set_result((value, error))
+        return bool(askers)
+
+    def _abandon(self) -> None:
+        """Nobody waits for it to be entered any more."""
+        if self.phase == "entering" and self._task is not None:
+            self.phase = "abandoned"
+            self.forget()
+            self._task.cancel()
+
+    def _refuse_cycle(self, user: Scope) -> None:
+        if user.phase != "entering" or (path := find_path(self, user, _awaited_by)) is None:
+            return
+        circle = " -> ".join(scope.name for scope in (user, *path))
+        raise RuntimeError(f"these cannot be entered, since each needs the next to be entered first: {circle}")
+
+
+def _awaited_by(scope: Scope) -> Iterable[Scope]:
+    return scope.awaiting
+
+
+def checked_acm_factory(factory: object, *, where: str) -> None:
+    """Refuse what can be known to make no ACM before it is ever called.
+
+    :raises TypeError: for an async generator function, or a coroutine function.
+    """
+    name = name_of(factory)
+    if inspect.isasyncgenfunction(factory):
+        raise TypeError(
+            f"{where} got {name}(), an async generator function, which makes no asynchronous context manager: "
+            f"decorate it with @contextlib.asynccontextmanager first"
+        )
+    if inspect.iscoroutinefunction(factory):
+        raise TypeError(
+            f"{where} got {name}(), a coroutine function, which makes no asynchronous context manager: "
+            f"let it yield its value, once, and decorate it with @contextlib.asynccontextmanager first"
+        )
+
+
+def checked_acm(acm: ACM[T], *, where: str) -> ACM[T]:
+    """The ACM itself.
+
+    :raises TypeError: if it is none, with what it is and how to make one of it.
+    """
+    kind = type(acm)
+    if hasattr(kind, "__aenter__") and hasattr(kind, "__aexit__"):
+        return acm
+    got: Any = acm
+    advice = "an object with __aenter__ and __aexit__ is needed"
+    if inspect.iscoroutine(got):
+        got.close()  # or it would warn that it was never awaited
+        what = f"a coroutine, of {got.__qualname__}()"
+        advice = "let the function yield its value, once, and decorate it with @contextlib.asynccontextmanager"
+    elif inspect.isasyncgen(got):
+        what = f"an async generator, of {got.__qualname__}()"
+        advice = "decorate the function with @contextlib.asynccontextmanager"
+    elif inspect.isgenerator(got):
+        what = f"a generator, of {got.__qualname__}()"
+        advice = "make the function async and decorate it with @contextlib.asynccontextmanager"
+    elif inspect.isawaitable(got):
+        what = f"an awaitable, of class {kind.__qualname__}"
+        advice = "await it in a function that yields its value and is decorated with @contextlib.asynccontextmanager"
+    elif isinstance(got, type):
+        what = f"the class {name_of(got)}"
+        advice = "an instance is needed: call the class"
+    elif callable(got):
+        what = f"a callable, {name_of(got)}"
+        advice = "what it returns is needed: call it"
+    elif hasattr(kind, "__enter__") and hasattr(kind, "__exit__"):
+        what = f"a synchronous context manager, of class {kind.__qualname__}"
+        advice = "enter it in a function decorated with @contextlib.asynccontextmanager"
+    else:
+        what = f"an object of class {kind.__qualname__}"
+        if hasattr(kind, "aclose"):
+            advice = "wrap it in contextlib.aclosing()"
+    raise TypeError(f"{where} got {what}, which is no asynchronous context manager: {advice}")

@@ -1,0 +1,240 @@
+"""Something that ends with its loop: a context of its own, the tasks that its code starts, and what it has acquired."""
+
+from __future__ import annotations
+
+import asyncio
+from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented for task implementers
+from contextvars import ContextVar, copy_context
+from math import inf
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Iterable
+
+    from ._exit_order import ExitOrder
+
+Phase = Literal["made", "entering", "abandoned", "open", "exiting", "ended"]
+
+current_scope: ContextVar[Scope | None] = ContextVar("asyncio_loop_local.current_scope", default=None)
+
+
+def hide(task: asyncio.Task[Any]) -> None:
+    """Takes a task out of `asyncio.all_tasks`, by which a runner finds what to cancel before anything is closed."""
+    _unregister_task(task)
+    # A loop that is dropped unclosed says so once, by our own warning, and not once more for each hidden task.
+    task._log_destroy_pending = False  # type: ignore[attr-defined]  # private, as asyncio.gather itself sets it
+
+
+class Scope:
+    """Lives from its making to the end of its exit; all its code runs in one context, a copy of its maker's."""
+
+    __slots__ = (
+        "_enders",
+        "_interrupted",
+        "_task",
+        "awaiting",
+        "context",
+        "exits",
+        "phase",
+        "serial",
+        "tasks",
+        "users",
+        "uses",
+        "waived",
+    )
+
+    def __init__(self, exits: ExitOrder) -> None:
+        self.exits = exits
+        self.phase: Phase = "made"
+        self.serial = 0
+        self.context = copy_context()
+        self.context.run(current_scope.set, self)
+        self.tasks: dict[asyncio.Task[Any], None] = {}
+        self.uses: dict[Scope, None] = {}  # all that it has acquired
+        self.users: dict[Scope, None] = {}  # those that must end before it
+        self.waived: dict[Scope, None] = {}  # those that use it too, but of which it has come to use itself
+        self.awaiting: list[Scope] = []  # those that its code waits for, to be entered
+        self._task: asyncio.Task[None] | None = None
+        self._enders: dict[asyncio.Future[BaseException | None], None] = {}
+        self._interrupted = False
+
+    @property
+    def name(self) -> str:
+        """How errors and logs call it."""
+        raise NotImplementedError
+
+    async def on_exit(self, cause: BaseException | None) -> None:
+        """What is to be done at its end; ``cause`` is what it died of while it was held."""
+
+    def forget(self) -> None:
+        """Called when nobody may find it any more, perhaps more than once."""
+
+    def adopt(self, task: asyncio.Task[Any]) -> None:
+        """Makes a task, started by code of this scope, one that lives and ends with it."""
+        if task.done():
+            return
+        hide(task)
+        self.tasks[task] = None
+        task.add_done_callback(self._disown)
+        if self.phase == "made" and not self.serial:
+            self.exits.push(self)
+
+    def _disown(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
+
+    def acquired_by(self, user: Scope) -> None:
+        """``user`` has asked for it, and must end before it from now on.
+
+        Two that came to use each other end newest first: of each circle, what its newest member is used by gives way.
+        """
+        if user is self or self in user.uses:
+            return
+        user.uses[self] = None
+        self.users[user] = None
+        while user.users and (circle := find_path(user, self, _users_of)) is not None:
+            newest = max(circle, key=_age)
+            waived = circle[(circle.index(newest) + 1) % len(circle)]
+            del newest.users[waived]
+            newest.waived[waived] = None
+
+    def run_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        """Runs a part of its life, in the one task in which it has its whole life, in its own context."""
+        self.exits.busy[self] = None
+        loop = self.exits.loop
+        self._task = asyncio.Task(coroutine, loop=loop, name="asyncio_loop_local", context=self.context)
+        hide(self._task)
+
+    async def exit(self) -> BaseException | None:
+        """Ends it, once, or waits for an end that has begun; whoever is cancelled here leaves the exit to go on.
+
+        :returns: what the exit raised.
+        """
+        if self.phase == "ended":
+            return None
+        ender: asyncio.Future[BaseException | None] = self.exits.loop.create_future()
+        self._enders[ender] = None
+        if self.phase in ("made", "open"):
+            self.begin_exit()
+        try:
+            return await ender
+        finally:
+            self._enders.pop(ender, None)
+
+    def begin_exit(self) -> None:
+        """Starts its end; ``exit`` and the end of the loop wait for it."""
+        self.exits.remove(self)
+        self.phase = "exiting"
+        self.forget()
+        self.run_task(self.finish(None))
+
+    async def finish(self, cause: BaseException | None) -> None:
+        """The last part of its life: the exit, then the end of the tasks that it leaves behind."""
+        error: BaseException | None = None
+        try:
+            await self.on_exit(cause)
+        except BaseException as raised:
+            self.raise_if_dropped(raised)
+            error = raised
+        await self.cancel_tasks()
+        if self.phase == "ended":
+            return  # nobody waits for it any more
+        if isinstance(error, asyncio.CancelledError):
+            error = None if self._interrupted or cause is not None else _was_cancelled(self.name, error)
+        self.end(error, cause)
+
+    async def cancel_tasks(self) -> None:
+        """Cancels the tasks it has started and waits for them, until there are none."""
+        while self.tasks:
+            tasks = list(self.tasks)
+            for task in tasks:
+                task.cancel()
+            try:
+                await asyncio.wait(tasks)
+            except asyncio.CancelledError:
+                return
+            for task in tasks:
+                if not task.cancelled() and (error := task.exception()) is not None:
+                    self.report("a task left behind by {} failed", error, task=task)
+                self._disown(task)
+
+    def end(self, error: BaseException | None, cause: BaseException | None) -> None:
+        """It has ended: tells those who wait, or the loop's exception handler if nobody does."""
+        self.phase = "ended"
+        self._task = None
+        self.exits.ended(self)
+        if cause is not None:
+            self.report("{} died while it was held", error or cause)
+            error = None
+        enders = [ender for ender in self._enders if not ender.done()]
+        for ender in enders:
+            ender.set_result(error)
+        if error is not None and not enders:
+            self.report("the exit of {} failed", error)
+
+    def interrupt(self) -> None:
+        """Cancels the exit in progress; the second time, does without it."""
+        if self._task is None or self.phase == "ended":
+            return
+        if self._interrupted:
+            self.end(None, None)
+        else:
+            self._interrupted = True
+            self._task.cancel()
+
+    def report(self, message: str, error: BaseException, **more: object) -> None:
+        """Gives an error that nobody waits for to the loop's exception handler, with this named."""
+        self.exits.loop.call_exception_handler({"message": message.format(self.name), "exception": error, **more})
+
+    def raise_if_dropped(self, error: BaseException) -> None:
+        """Raises the `GeneratorExit` that a coroutine gets when its loop was dropped, where nothing can be awaited."""
+        if isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not self.exits.loop:
+            raise error
+
+
+def scope_on(exits: ExitOrder) -> Scope | None:
+    """The scope whose code asks, if it is one of this loop and has not ended."""
+    scope = current_scope.get()
+    return None if scope is None or scope.exits is not exits or scope.phase == "ended" else scope
+
+
+def refuse_inside(exits: ExitOrder, call: str, wish: str) -> None:
+    """Raises where code of something that ends with the loop asks for an end that would have to wait for itself.
+
+    :raises RuntimeError: with the name of what asks.
+    """
+    scope = scope_on(exits)
+    if scope is not None:
+        raise RuntimeError(f"{call} was called from inside {scope.name}, and would have to {wish} first: call it from a task")
+
+
+def find_path(start: Scope, goal: Scope, steps_from: Callable[[Scope], Iterable[Scope]]) -> list[Scope] | None:
+    """The scopes on a way from ``start`` to ``goal``, both included; None if there is none."""
+    came_from: dict[Scope, Scope | None] = {start: None}
+    to_visit = [start]
+    while to_visit:
+        at = to_visit.pop()
+        if at is goal:
+            path = [goal]
+            while (previous := came_from[path[-1]]) is not None:
+                path.append(previous)
+            return path[::-1]
+        for step in steps_from(at):
+            if step not in came_from:
+                came_from[step] = at
+                to_visit.append(step)
+    return None
+
+
+def _age(scope: Scope) -> float:
+    return scope.serial or inf  # what is being entered will be the newest
+
+
+def _users_of(scope: Scope) -> Iterable[Scope]:
+    return scope.users
+
+
+def _was_cancelled(name: str, error: BaseException) -> RuntimeError:
+    """An exit that ends as cancelled though nobody cancelled it: an error, not a request to whoever waits for it."""
+    wrapped = RuntimeError(f"the exit of {name} raised CancelledError, though nobody had cancelled it")
+    wrapped.__cause__ = error
+    return wrapped

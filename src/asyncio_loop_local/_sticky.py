@@ -1,0 +1,125 @@
+"""Asynchronous context managers that are entered once per loop, however often the block is run."""
+
+from __future__ import annotations
+
+from asyncio import get_running_loop
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+
+from ._calls import wrapped
+from ._enter import enter_once
+from ._resource import Resource, checked_acm, checked_acm_factory
+from ._scope import current_scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from ._calls import Call
+    from ._typing import ACM
+
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class StickyACM(Generic[T_co]):
+    """An asynchronous context manager that is entered once per loop, and exited when that loop ends.
+
+    Every block gets the value that the first one got; leaving a block does nothing, and lets every exception pass. Two
+    blocks that begin at once wait for the same entering, as with `enter_once`.
+    """
+
+    __slots__ = ("_acm",)
+
+    def __init__(self, acm: ACM[T_co]) -> None:
+        """Take the asynchronous context manager to enter."""
+        self._acm = acm
+
+    async def __aenter__(self) -> T_co:
+        """Return what the asynchronous context manager gave when this loop entered it, which it does now if it has not."""
+        return await enter_once(self._acm)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Do nothing: it stays entered until its loop ends."""
+
+    def __repr__(self) -> str:
+        """Return what it would enter."""
+        return f"<{type(self).__name__} of {type(self._acm).__qualname__}>"
+
+
+class _StickyCall(StickyACM[T_co]):
+    """What a call of a sticky factory gives on one loop; on another, and when it is spent, it is what a new call gives."""
+
+    __slots__ = ("_again", "_resource")
+
+    def __init__(self, resource: Resource[T_co], again: Callable[[], StickyACM[T_co]]) -> None:
+        self._resource = resource
+        self._again = again
+
+    async def __aenter__(self) -> T_co:
+        resource = self._resource
+        if resource.open_on is get_running_loop():
+            user = current_scope.get()
+            if user is not None:
+                resource.note_user(user)
+            return resource.value
+        if resource.can_be_acquired():
+            return await resource.acquire()
+        return await self._again().__aenter__()
+
+    def __repr__(self) -> str:
+        return f"<StickyACM of {self._resource.name}, {self._resource.phase}>"
+
+
+def sticky_acm(acm: ACM[T]) -> StickyACM[T]:
+    """Return an asynchronous context manager that enters ``acm`` once per loop, as `enter_once` does.
+
+    It lives as long as it is referred to, and may be made at module level; what it enters lives as long as the loop.
+
+    :raises TypeError: if ``acm`` is no asynchronous context manager.
+    """
+    return StickyACM(checked_acm(acm, where="sticky_acm()"))
+
+
+@overload
+def sticky_singleton_acm(factory: Callable[P, ACM[T]], /) -> Callable[P, StickyACM[T]]: ...
+@overload
+def sticky_singleton_acm() -> Callable[[Callable[P, ACM[T]]], Callable[P, StickyACM[T]]]: ...
+def sticky_singleton_acm(factory: Any = None, /) -> Any:
+    """Return a function whose calls give, per event loop and key, one `StickyACM` of what ``factory`` makes.
+
+    ``async with make(...) as value`` enters it at the first block and returns the same value at every other, until the
+    loop ends and exits it. Keys are as for `singleton`. The factory runs at the first call, in the context in which its
+    asynchronous context manager will be entered, held and exited.
+
+    Two tasks that enter at once wait for the same entering; the last one that is cancelled cancels it. If it fails, all who
+    wait get the error, and the next call makes and enters a new one; so it is, too, after it has died while it was held.
+    Another loop has its own.
+
+    :raises TypeError: if ``factory`` cannot be called, or is an async generator function that lacks
+        ``@contextlib.asynccontextmanager``. By the function: if an argument can be no part of a key, or if the factory
+        returned no asynchronous context manager.
+    :raises RuntimeError: by the function: if no event loop is running. By the block: if it is needed, while it is being
+        entered, by something that it needs itself.
+    """
+
+    def decorate(factory: Callable[..., ACM[Any]]) -> Any:
+        def make(call: Call) -> StickyACM[Any]:
+            resource = Resource[Any].made_by(
+                call.state.exits, factory, call.keys, call.args, call.kwargs, where="sticky_singleton_acm()"
+            )
+            resource.when_forgotten(call.forget)
+            return _StickyCall(resource, partial(wrapper, *call.args, **call.kwargs))
+
+        checked_acm_factory(factory, where="sticky_singleton_acm()")
+        wrapper = wrapped(factory, make, None, where="sticky_singleton_acm")
+        return wrapper
+
+    return decorate if factory is None else decorate(factory)

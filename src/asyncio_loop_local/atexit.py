@@ -1,0 +1,77 @@
+"""The standard library's `atexit`, for an event loop: callbacks that run when the running loop ends."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from ._loop_state import attached_state, loop_state
+from ._names import call_name
+from ._scope import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ._exit_order import ExitOrder
+
+__all__ = ["register", "unregister"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class Callback(Scope):
+    """A function to be called when its loop ends, in a task of its own and in a copy of the context that registered it."""
+
+    __slots__ = ("_args", "_kwargs", "function")
+
+    def __init__(self, exits: ExitOrder, function: Callable[..., object], args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        super().__init__(exits)
+        self.function = function
+        self._args = args
+        self._kwargs = kwargs
+        self.phase = "open"
+        exits.push(self)
+
+    @property
+    def name(self) -> str:
+        return f"atexit callback {call_name(self.function, (), self._args, self._kwargs)}"
+
+    async def on_exit(self, cause: BaseException | None) -> None:
+        result = self.function(*self._args, **self._kwargs)
+        if inspect.isawaitable(result):
+            await result
+
+
+def register(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
+    """Register a function, sync or async, to be called with these arguments when the running loop ends.
+
+    Callbacks and the exits of resources run one after the other, newest first, when all the user's tasks have ended; async
+    generators, executor and loop still work then. It is called once, on this loop. What it returns is awaited if it can be.
+    An error of it goes to the loop's exception handler, or is raised by `aclose`, and keeps nothing else from running.
+
+    :returns: ``function``, so that this can be used as a decorator.
+    :raises RuntimeError: if no event loop is running.
+    :raises TypeError: if ``function`` cannot be called.
+    """
+    given: object = function
+    if not callable(given):
+        advice = "pass the function, and its arguments after it" if inspect.isawaitable(given) else "pass a function"
+        raise TypeError(f"argument 'function' of atexit.register() must be callable, not {type(given).__qualname__}: {advice}")
+    Callback(loop_state().exits, function, args, kwargs)
+    return function
+
+
+def unregister(function: Callable[..., object], /) -> None:
+    """Take back every registration of ``function`` on the running loop, by ``==``; nothing happens if there is none.
+
+    A callback that is already running goes on.
+
+    :raises RuntimeError: if no event loop is running.
+    """
+    state = attached_state()
+    if state is not None:
+        for scope in list(state.exits):
+            if isinstance(scope, Callback) and scope.phase == "open" and scope.function == function:
+                state.exits.remove(scope)
+                scope.phase = "ended"
