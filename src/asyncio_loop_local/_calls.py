@@ -151,10 +151,10 @@ def wrapped(factory: Any, make: Make, key: Any, *, where: str) -> Any:
 
     :raises TypeError: if the factory, or the key, cannot be called.
     """
-    given: object = factory
-    if not callable(given):
-        advice = "decorate the function under it" if type(given) is classmethod else "pass a class or a function"
-        raise TypeError(f"argument 'factory' of {where}() must be callable, not {type(given).__qualname__}: {advice}")
+    kind: type[object] = type(factory)
+    if not callable(factory):
+        advice = "decorate the function under it" if issubclass(kind, classmethod) else "pass a class or a function"
+        raise TypeError(f"argument 'factory' of {where}() must be callable, not {kind.__qualname__}: {advice}")
     if not (key is None or callable(key)):
         raise TypeError(
             f"argument 'key' of {where}() must be callable, not {type(key).__qualname__}: "
