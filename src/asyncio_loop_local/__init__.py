@@ -9,7 +9,8 @@ The map of the house. Each floor imports only from those below it.
 2     ``_calls``: what a wrapped factory has made on one loop; ``_loop_state``: all that one loop holds,
       and the doors by which it ends
 1     ``_resource``: one ACM, entered, held and exited by its own task; ``_scope``: anything that ends with
-      its loop; ``_exit_order``: the order in which all that ends; ``_process``: what the process tells
+      its loop; ``_exit_order``: the order in which all that ends; ``_interrupt``: Ctrl-C meanwhile;
+      ``_process``: the interpreter's exit, and a fork
 0     ``_keys``: what makes two calls the same call; ``_names``: how calls are shown; ``_typing``
 ====  ===================================================================================================
 

@@ -146,18 +146,19 @@ class Factory:
             )
 
 
-def wrapped(factory: Any, make: Make, key: Any, *, where: str) -> Any:
+def wrapped(factory: Any, make: Make, key: object, *, where: str) -> Any:
     """A function with the name, documentation and signature of the factory, which makes one value a call and loop.
 
     :raises TypeError: if the factory, or the key, cannot be called.
     """
-    kind: type[object] = type(factory)
     if not callable(factory):
-        advice = "decorate the function under it" if issubclass(kind, classmethod) else "pass a class or a function"
-        raise TypeError(f"argument 'factory' of {where}() must be callable, not {kind.__qualname__}: {advice}")
+        raise TypeError(
+            f"argument 'factory' of {where}() must be callable, not {_type_name(factory)}: "
+            f"pass a class or a function, and decorate under @classmethod and @property, not over them"
+        )
     if not (key is None or callable(key)):
         raise TypeError(
-            f"argument 'key' of {where}() must be callable, not {type(key).__qualname__}: "
+            f"argument 'key' of {where}() must be callable, not {_type_name(key)}: "
             f"pass a function of the call's arguments, which returns what makes two calls the same"
         )
     token = Factory(factory, make, key)
@@ -179,6 +180,10 @@ def wrapped(factory: Any, make: Make, key: Any, *, where: str) -> Any:
 
     _look_like(wrapper, factory)
     return wrapper
+
+
+def _type_name(value: object) -> str:
+    return type(value).__qualname__
 
 
 def _look_like(wrapper: Callable[..., Any], factory: Callable[..., Any]) -> None:

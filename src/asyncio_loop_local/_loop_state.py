@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import _process
 from ._exit_order import ExitOrder
+from ._interrupt import interrupts_call
 from ._scope import current_scope, hide
 
 if TYPE_CHECKING:
@@ -125,7 +126,8 @@ class LoopState:
         if self.exits:
             self._at_end = True
             try:
-                await self.end(self._report)
+                with interrupts_call(self.loop, self._interrupt):
+                    await self.end(self._report)
             except (KeyboardInterrupt, SystemExit):
                 self.exits.interrupt()
                 raise
@@ -161,26 +163,31 @@ class LoopState:
 
         :raises KeyboardInterrupt, SystemExit: that came meanwhile; the exit in progress was cancelled, the others have run.
         """
-        loop = self.loop
-        ending = asyncio.Task(self._end_after_tasks(), loop=loop, name="asyncio_loop_local")
-        hide(ending)
         interruption: BaseException | None = None
-        with _no_other_loop():
-            while not ending.done():
+        ending: asyncio.Task[None] | None = None
+        with _no_other_loop(), interrupts_call(self.loop, self._interrupt):
+            while self.exits:
+                if ending is None or ending.done():
+                    ending = asyncio.Task(self._end_after_tasks(), loop=self.loop, name="asyncio_loop_local")
+                    hide(ending)
                 try:
-                    loop.run_until_complete(ending)
+                    self.loop.run_until_complete(ending)
                 except (KeyboardInterrupt, SystemExit) as error:
                     interruption = error
-                    if self._patience is not None:
-                        self._patience.cancel()
-                    self.exits.interrupt()
-                except RuntimeError:  # something called loop.stop()
-                    if loop.is_running() or loop.is_closed():
+                    if ending.done():
+                        ending.exception()  # seen, or its task would report it once more
+                    self._interrupt()
+                except RuntimeError:
+                    if ending.done() or self.loop.is_running() or self.loop.is_closed():
                         raise
-        if not ending.cancelled():
-            interruption = ending.exception() or interruption
+                    # else something has called loop.stop()
         if interruption is not None:
             raise interruption
+
+    def _interrupt(self) -> None:
+        if self._patience is not None:
+            self._patience.cancel()
+        self.exits.interrupt()
 
     async def _end_after_tasks(self) -> None:
         if tasks := asyncio.all_tasks(self.loop):
