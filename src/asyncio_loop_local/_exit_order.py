@@ -6,8 +6,10 @@ import heapq
 from math import inf
 from typing import TYPE_CHECKING
 
+from ._waiters import Waiters
+
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterator
 
     from ._scope import Scope
@@ -29,7 +31,7 @@ class ExitOrder:
         # Taken from the stack and put back, since something open had acquired them; a heap of those that are free again.
         self._blocked: dict[Scope, None] = {}
         self._freed: list[tuple[int, Scope]] = []
-        self._watchers: list[Future[None]] = []
+        self._watchers: Waiters[None] = Waiters()
 
     def __bool__(self) -> bool:
         return bool(self._stack or self.busy or self._blocked or self.turn or self._freed)
@@ -43,7 +45,7 @@ class ExitOrder:
         self._newest += 1
         scope.serial = self._newest
         self._stack[scope] = None
-        self._tell_watchers()
+        self._watchers.tell(None)
 
     def remove(self, scope: Scope) -> None:
         """It leaves the order, ended or on its way to be."""
@@ -71,7 +73,7 @@ class ExitOrder:
         scope.uses.clear()
         scope.users.clear()
         scope.waived.clear()
-        self._tell_watchers()
+        self._watchers.tell(None)
 
     async def end_all(self, on_error: OnError) -> BaseException | None:
         """Ends one after the other, also what is opened meanwhile; of two at a time, both wait for the same exits.
@@ -91,7 +93,7 @@ class ExitOrder:
                 elif error is not None:
                     on_error(scope, error)
             elif self.busy:
-                await self._change()
+                await self._watchers.wait(self.loop)
             else:
                 return fatal
 
@@ -115,22 +117,6 @@ class ExitOrder:
                 return scope
             self._blocked[scope] = None
         return None
-
-    async def _change(self) -> None:
-        watcher: Future[None] = self.loop.create_future()
-        self._watchers.append(watcher)
-        try:
-            await watcher
-        finally:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
-
-    def _tell_watchers(self) -> None:
-        if self._watchers:
-            for watcher in self._watchers:
-                if not watcher.done():
-                    watcher.set_result(None)
-            self._watchers.clear()
 
 
 def _age(scope: Scope) -> float:

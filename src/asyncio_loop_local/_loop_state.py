@@ -172,6 +172,7 @@ class LoopState:
                     hide(ending)
                 try:
                     self.loop.run_until_complete(ending)
+                    break
                 except (KeyboardInterrupt, SystemExit) as error:
                     interruption = error
                     if ending.done():

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ._names import call_name, name_of, name_of_acm
 from ._scope import Scope, find_path, scope_on
+from ._waiters import Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,7 +31,7 @@ class Resource(Scope, Generic[T]):
         super().__init__(exits)
         self._acm: ACM[T] | None = None
         self._call: tuple[Callable[..., object], CallKeys, tuple[Any, ...], dict[str, Any]] | str = ""
-        self._askers: dict[asyncio.Future[_Entered], None] = {}
+        self._askers: Waiters[_Entered] = Waiters()
         self._leave: asyncio.Future[None] | None = None
         self._on_forget: Callable[[], None] | None = None
         self.value: T = cast("T", None)
@@ -104,14 +105,12 @@ class Resource(Scope, Generic[T]):
             self._refuse_cycle(user)
             user.awaiting.append(self)
             self.acquired_by(user)
-        asker: asyncio.Future[_Entered] = self.exits.loop.create_future()
-        self._askers[asker] = None
         if self.phase == "made":
             self._begin_enter()
         try:
-            value, error = await asker
+            value, error = await self._askers.wait(self.exits.loop)
         except asyncio.CancelledError:
-            if self._askers.pop(asker, self) is not self and not self._askers:
+            if not self._askers:
                 self._abandon()
             raise
         finally:
@@ -179,7 +178,7 @@ class Resource(Scope, Generic[T]):
         cancelled = self.phase == "abandoned" and isinstance(error, asyncio.CancelledError)
         self.phase = "exiting"
         self.forget()
-        told = self._tell_askers(None, error)
+        told = self._askers.tell((None, error))
         if not told and not cancelled:
             self.report("entering {} failed when nobody waited for it any more", error)
         return told
@@ -198,7 +197,7 @@ class Resource(Scope, Generic[T]):
         self.phase = "open"
         self.exits.busy.pop(self, None)
         self.exits.push(self)
-        self._tell_askers(value, None)
+        self._askers.tell((value, None))
         cause: BaseException | None = None
         try:
             await cast("asyncio.Future[None]", self._leave)
@@ -216,13 +215,6 @@ class Resource(Scope, Generic[T]):
         self.exits.busy[self] = None
         self.phase = "exiting"
         self.forget()
-
-    def _tell_askers(self, value: T | None, error: BaseException | None) -> bool:
-        askers = [asker for asker in self._askers if not asker.done()]
-        self._askers.clear()
-        for asker in askers:
-            asker.set_result((value, error))
-        return bool(askers)
 
     def _abandon(self) -> None:
         """Nobody waits for it to be entered any more."""

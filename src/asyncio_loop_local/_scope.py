@@ -8,6 +8,8 @@ from contextvars import ContextVar, copy_context
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
+from ._waiters import Waiters
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable
 
@@ -55,7 +57,7 @@ class Scope:
         self.waived: dict[Scope, None] = {}  # those that use it too, but of which it has come to use itself
         self.awaiting: list[Scope] = []  # those that its code waits for, to be entered
         self._task: asyncio.Task[None] | None = None
-        self._enders: dict[asyncio.Future[BaseException | None], None] = {}
+        self._enders: Waiters[BaseException | None] = Waiters()
         self._interrupted = False
 
     @property
@@ -111,14 +113,9 @@ class Scope:
         """
         if self.phase == "ended":
             return None
-        ender: asyncio.Future[BaseException | None] = self.exits.loop.create_future()
-        self._enders[ender] = None
         if self.phase in ("made", "open"):
             self.begin_exit()
-        try:
-            return await ender
-        finally:
-            self._enders.pop(ender, None)
+        return await self._enders.wait(self.exits.loop)
 
     def begin_exit(self) -> None:
         """Starts its end; ``exit`` and the end of the loop wait for it."""
@@ -165,10 +162,7 @@ class Scope:
         if cause is not None:
             self.report("{} died while it was held", error or cause)
             error = None
-        enders = [ender for ender in self._enders if not ender.done()]
-        for ender in enders:
-            ender.set_result(error)
-        if error is not None and not enders:
+        if not self._enders.tell(error) and error is not None:
             self.report("the exit of {} failed", error)
 
     def interrupt(self) -> None:
