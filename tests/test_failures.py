@@ -661,7 +661,7 @@ def test_a_cycle_through_tasks_of_the_enters_is_refused(run: Run) -> None:
     needs("c", "a")
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match="each needs the next"):
+        with pytest.raises(RuntimeError, match="each of these needs the next"):
             await use("a")
 
     run(main())

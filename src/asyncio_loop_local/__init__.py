@@ -4,12 +4,14 @@ The map of the house. Each floor imports only from those below it.
 
 ====  ===================================================================================================
 4     ``__init__``: the public names
-3     one public concept each: ``_storage``, ``_singleton``, ``_enter``, ``_sticky``, ``atexit`` (and
-      ``_atexit``, its older private forms), ``_aclose``
+3     one public concept each: ``_storage``, ``_var``, ``_singleton`` (and ``_shared_coroutine``, what
+      it makes of coroutine functions), ``_enter``, ``_sticky``, ``atexit`` (and ``_atexit``, its older
+      private forms), ``_aclose``, ``_release``, ``_resources``
 2     ``_calls``: what a wrapped factory has made on one loop; ``_loop_state``: all that one loop holds,
       and the doors by which it ends
 1     ``_resource``: one ACM, entered, held and exited by its own task; ``_scope``: anything that ends with
-      its loop; ``_exit_order``: the order in which all that ends; ``_interrupt``: Ctrl-C meanwhile;
+      its loop; ``_exit_order``: the order in which all that ends;
+      ``_cycles``: who waits for whom; ``_interrupt``: Ctrl-C meanwhile;
       ``_process``: the interpreter's exit, and a fork
 0     ``_keys``: what makes two calls the same call; ``_names``: how calls are shown; ``_waiters``; ``_typing``
 ====  ===================================================================================================
@@ -26,18 +28,27 @@ from . import atexit
 from ._aclose import aclose
 from ._enter import enter, enter_once
 from ._loop_state import LoopLocalStorage
+from ._release import release
+from ._resources import ResourceInfo, format_resources, resources
 from ._singleton import singleton
 from ._sticky import StickyACM, sticky_acm, sticky_singleton_acm
 from ._storage import LockingDict, storage
+from ._var import LoopVar, Token
 
 __all__ = [
     "LockingDict",
     "LoopLocalStorage",
+    "LoopVar",
+    "ResourceInfo",
     "StickyACM",
+    "Token",
     "aclose",
     "atexit",
     "enter",
     "enter_once",
+    "format_resources",
+    "release",
+    "resources",
     "singleton",
     "sticky_acm",
     "sticky_singleton_acm",

@@ -15,8 +15,10 @@ from ._names import name_of
 if TYPE_CHECKING:
     from ._keys import Arguments
     from ._loop_state import LoopState
+    from ._resource import Resource
 
 _MANY_KEYS = 2_000
+_ATTRIBUTE = "_asyncio_loop_local_factory"
 
 
 class _Missing(Exception):
@@ -26,7 +28,7 @@ class _Missing(Exception):
 class Call:
     """A call for which the loop has no value yet; ``forget`` lets the next one like it make a new value."""
 
-    __slots__ = ("args", "calls", "forgotten", "key", "keys", "kwargs", "state")
+    __slots__ = ("args", "calls", "forgotten", "key", "keys", "kwargs", "resource", "state", "value")
 
     def __init__(
         self, state: LoopState, calls: Calls, keys: CallKeys, key: Hashable, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -38,11 +40,25 @@ class Call:
         self.args = args
         self.kwargs = kwargs
         self.forgotten = False
+        self.value: Any = None
+        self.resource: Resource[Any] | None = None  # what is to be exited before the value may be forgotten
 
     def forget(self) -> None:
         """The value is spent: the next call makes a new one."""
         self.forgotten = True
         self.calls.forget(self)
+
+    async def leave(self, resource: Resource[Any]) -> BaseException | None:
+        """Exits the resource; until that is done, who asks to leave it once more finds it leaving.
+
+        :returns: what the exit raised.
+        """
+        self.calls.leaving[self.key] = self
+        try:
+            return await resource.leave()
+        finally:
+            if resource.phase == "ended" and self.calls.leaving.get(self.key) is self:
+                del self.calls.leaving[self.key]
 
 
 class Make(Protocol):
@@ -58,10 +74,11 @@ class Calls:
     by value is put into it as a `ByValue`, and never found in it as it is.
     """
 
-    __slots__ = ("_pending", "find", "last_key", "made", "values")
+    __slots__ = ("_pending", "find", "last_key", "leaving", "made", "remembered")
 
     def __init__(self) -> None:
-        self.values: dict[Hashable, tuple[Call, Any]] = {}
+        self.remembered: dict[Hashable, Call] = {}
+        self.leaving: dict[Hashable, Call] = {}
         self.made = 0
         self.last_key: Hashable = None
         self._pending: list[Any] = []
@@ -85,11 +102,19 @@ class Calls:
         finally:
             self._pending.clear()
 
+    def clear(self) -> None:
+        """Forgets everything, which undoes all circles of references."""
+        for call in self.remembered.values():
+            if call.resource is not None and call.resource.phase == "made":
+                call.resource.end(None, None)
+        self.remembered.clear()
+        self.leaving.clear()
+        self.find.cache_clear()
+
     def forget(self, call: Call) -> None:
         """Takes out what this very call has made, if it is there."""
-        found = self.values.get(call.key)
-        if found is not None and found[0] is call:
-            del self.values[call.key]
+        if self.remembered.get(call.key) is call:
+            del self.remembered[call.key]
             self.find.cache_clear()
 
 
@@ -118,18 +143,30 @@ class Factory:
         except _Missing:
             pass
         key = self.keys.key(*arguments)
-        found = calls.values.get(key)
-        if found is None:
+        call = calls.remembered.get(key)
+        if call is None:
             call = Call(state, calls, self.keys, key, args, kwargs)
-            value = self._make(call)
-            found = calls.values.get(key)  # if the factory itself has made the same call
-            if found is None and not call.forgotten:
-                calls.values[key] = call, value
+            call.value = self._make(call)
+            if key in calls.remembered:  # the factory itself has made the same call
+                call = calls.remembered[key]
+            elif call.forgotten:
+                return call.value
+            else:
+                calls.remembered[key] = call
                 self._count(calls, key)
-                calls.cache(value, arguments)
-            return value if found is None else found[1]
-        calls.cache(found[1], arguments)
-        return found[1]
+        calls.cache(call.value, arguments)
+        return call.value
+
+    def find(self, state: LoopState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
+        """The call like this one whose value the loop has, or is letting go of.
+
+        :raises TypeError: if an argument can be no part of a key.
+        """
+        calls = state.calls.get(self)
+        if calls is None:
+            return None
+        key = self.keys.key(*self.keys.count(args, kwargs))
+        return calls.remembered.get(key) or calls.leaving.get(key)
 
     def _count(self, calls: Calls, key: Hashable) -> None:
         last, calls.last_key = calls.last_key, key
@@ -179,7 +216,14 @@ def wrapped(factory: Any, make: Make, key: object, *, where: str) -> Any:
             return find_or_make(args, kwargs)
 
     _look_like(wrapper, factory)
+    vars(wrapper)[_ATTRIBUTE] = token
     return wrapper
+
+
+def factory_of(wrapper: object) -> Factory | None:
+    """The factory that a function of ours wraps; None for any other."""
+    token = getattr(wrapper, _ATTRIBUTE, None)
+    return token if isinstance(token, Factory) else None
 
 
 def _type_name(value: object) -> str:

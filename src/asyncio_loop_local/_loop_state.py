@@ -110,6 +110,7 @@ class LoopState:
         if own.get(_ATTRIBUTE) is self:
             del own[_ATTRIBUTE]
         _process.detached(self)
+        self._forget_all()
 
     # The doors. Each is set on the loop in place of its own method, which it calls in turn.
 
@@ -153,10 +154,15 @@ class LoopState:
     async def end(self, on_error: OnError) -> None:
         """Ends everything, newest first, and forgets all that was made; the loop can be used afterwards."""
         fatal = await self.exits.end_all(on_error)
-        self.calls.clear()
-        self.entered.clear()
+        self._forget_all()
         if fatal is not None:
             raise fatal
+
+    def _forget_all(self) -> None:
+        for calls in self.calls.values():
+            calls.clear()
+        self.calls.clear()
+        self.entered.clear()
 
     def _run_to_end(self) -> None:
         """Runs the loop until everything has ended, whatever comes between.

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from ._cycles import ask_for
 from ._names import call_name, name_of, name_of_acm
-from ._scope import Scope, find_path, scope_on
+from ._scope import Scope, scope_on
 from ._waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from ._exit_order import ExitOrder
     from ._keys import CallKeys
@@ -19,13 +21,15 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+_logger = logging.getLogger("asyncio_loop_local")
+
 _Entered = tuple[Any, BaseException | None]
 
 
 class Resource(Scope, Generic[T]):
     """Made, entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
 
-    __slots__ = ("_acm", "_askers", "_call", "_leave", "_on_forget", "open_on", "value")
+    __slots__ = ("_acm", "_askers", "_call", "_leave", "_on_forget", "open_on", "since", "value")
 
     def __init__(self, exits: ExitOrder) -> None:
         super().__init__(exits)
@@ -35,13 +39,15 @@ class Resource(Scope, Generic[T]):
         self._leave: asyncio.Future[None] | None = None
         self._on_forget: Callable[[], None] | None = None
         self.value: T = cast("T", None)
+        self.since: float | None = None  # when it was entered, on the loop's clock
         self.open_on: asyncio.AbstractEventLoop | None = None  # the loop, while there is a value to be had
 
     @classmethod
     def of(cls, exits: ExitOrder, acm: ACM[T], *, where: str) -> Resource[T]:
         """A resource of an ACM that the user has made."""
+        checked_acm(acm, where=where)
         self = cls(exits)
-        self._acm = checked_acm(acm, where=where)
+        self._acm = acm
         self._call = name_of_acm(acm)
         return self
 
@@ -59,7 +65,12 @@ class Resource(Scope, Generic[T]):
         """A resource of the ACM that a factory makes, in the resource's own context."""
         self = cls(exits)
         self._call = factory, keys, args, kwargs
-        self._acm = checked_acm(self.context.run(factory, *args, **kwargs), where=where)
+        try:
+            self._acm = checked_acm(self.context.run(factory, *args, **kwargs), where=where)
+        except BaseException:
+            if not self.tasks:
+                self.end(None, None)
+            raise
         return self
 
     @property
@@ -89,6 +100,19 @@ class Resource(Scope, Generic[T]):
         if self not in user.uses and user.exits is self.exits and user.phase != "ended":
             self.acquired_by(user)
 
+    async def leave(self) -> BaseException | None:
+        """Exits it before its loop ends; from now on nobody finds it. One that is being entered is waited for.
+
+        :returns: what the exit raised.
+        """
+        self.forget()
+        if self.phase == "entering":
+            try:
+                await self.acquire()
+            except Exception:
+                return None  # those who asked for it have the error
+        return await self.exit()
+
     async def acquire(self) -> T:
         """Its value, as soon as it is entered; side by side with all others that are being entered.
 
@@ -97,25 +121,22 @@ class Resource(Scope, Generic[T]):
         :raises RuntimeError: if those that wait for each other to be entered would come to wait for themselves.
         """
         user = scope_on(self.exits)
-        if self.phase == "open":
+        asker = None if self.phase == "open" else ask_for(self)
+        try:
             if user is not None:
                 self.acquired_by(user)
-            return self.value
-        if user is not None:
-            self._refuse_cycle(user)
-            user.awaiting.append(self)
-            self.acquired_by(user)
-        if self.phase == "made":
-            self._begin_enter()
-        try:
+            if self.phase == "open":
+                return self.value
+            if self.phase == "made":
+                self._begin_enter()
             value, error = await self._askers.wait(self.exits.loop)
         except asyncio.CancelledError:
             if not self._askers:
                 self._abandon()
             raise
         finally:
-            if user is not None:
-                user.awaiting.remove(self)
+            if asker is not None:
+                asker.awaiting.remove(self)
         if error is None:
             return cast("T", value)
         try:
@@ -134,6 +155,7 @@ class Resource(Scope, Generic[T]):
 
     async def on_exit(self, cause: BaseException | None) -> None:
         """Exits the ACM, with what it died of if it did."""
+        self._log("exiting %s")
         acm, self._acm, self.value = self._acm, None, cast("T", None)
         if acm is not None and self._leave is not None:
             kind = None if cause is None else type(cause)
@@ -142,8 +164,14 @@ class Resource(Scope, Generic[T]):
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended, and keeps nothing alive."""
         self.forget()
+        if self._leave is not None:
+            self._log("exited %s")
         self._acm = self._leave = None
         super().end(error, cause)
+
+    def _log(self, message: str) -> None:
+        if _logger.isEnabledFor(logging.DEBUG):  # names are made for those who read them
+            _logger.debug(message, self.name)
 
     def _begin_enter(self) -> None:
         if self.serial:
@@ -193,10 +221,11 @@ class Resource(Scope, Generic[T]):
                 task.uncancel()
             self.phase = "exiting"
             return None
-        self.value, self.open_on = value, self.exits.loop
+        self.value, self.open_on, self.since = value, self.exits.loop, self.exits.loop.time()
         self.phase = "open"
         self.exits.busy.pop(self, None)
         self.exits.push(self)
+        self._log("entered %s")
         self._askers.tell((value, None))
         cause: BaseException | None = None
         try:
@@ -222,16 +251,6 @@ class Resource(Scope, Generic[T]):
             self.phase = "abandoned"
             self.forget()
             self._task.cancel()
-
-    def _refuse_cycle(self, user: Scope) -> None:
-        if user.phase != "entering" or (path := find_path(self, user, _awaited_by)) is None:
-            return
-        circle = " -> ".join(scope.name for scope in (user, *path))
-        raise RuntimeError(f"these cannot be entered, since each needs the next to be entered first: {circle}")
-
-
-def _awaited_by(scope: Scope) -> Iterable[Scope]:
-    return scope.awaiting
 
 
 def checked_acm_factory(factory: object, *, where: str) -> None:

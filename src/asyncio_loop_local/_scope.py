@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented for task implementers
-from contextvars import ContextVar, copy_context
+from contextvars import Context, ContextVar, copy_context
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
+from ._cycles import Asker, current_asker, find_path
 from ._waiters import Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable
+    from collections.abc import Coroutine, Iterable
 
     from ._exit_order import ExitOrder
 
@@ -27,14 +28,13 @@ def hide(task: asyncio.Task[Any]) -> None:
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # private, as asyncio.gather itself sets it
 
 
-class Scope:
+class Scope(Asker):
     """Lives from its making to the end of its exit; all its code runs in one context, a copy of its maker's."""
 
     __slots__ = (
         "_enders",
         "_interrupted",
         "_task",
-        "awaiting",
         "context",
         "exits",
         "phase",
@@ -46,24 +46,29 @@ class Scope:
     )
 
     def __init__(self, exits: ExitOrder) -> None:
+        super().__init__()
         self.exits = exits
         self.phase: Phase = "made"
         self.serial = 0
         self.context = copy_context()
-        self.context.run(current_scope.set, self)
+        self.context.run(_enter_scope, self)
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.uses: dict[Scope, None] = {}  # all that it has acquired
         self.users: dict[Scope, None] = {}  # those that must end before it
         self.waived: dict[Scope, None] = {}  # those that use it too, but of which it has come to use itself
-        self.awaiting: list[Scope] = []  # those that its code waits for, to be entered
         self._task: asyncio.Task[None] | None = None
         self._enders: Waiters[BaseException | None] = Waiters()
         self._interrupted = False
 
     @property
-    def name(self) -> str:
-        """How errors and logs call it."""
-        raise NotImplementedError
+    def loop(self) -> asyncio.AbstractEventLoop:
+        """The loop with which it ends."""
+        return self.exits.loop
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether others may be waiting for it to be entered."""
+        return self.phase == "entering"
 
     async def on_exit(self, cause: BaseException | None) -> None:
         """What is to be done at its end; ``cause`` is what it died of while it was held."""
@@ -158,6 +163,7 @@ class Scope:
         """It has ended: tells those who wait, or the loop's exception handler if nobody does."""
         self.phase = "ended"
         self._task = None
+        self.context = _NO_CONTEXT  # its own refers to it
         self.exits.ended(self)
         if cause is not None:
             self.report("{} died while it was held", error or cause)
@@ -185,6 +191,14 @@ class Scope:
             raise error
 
 
+_NO_CONTEXT = Context()
+
+
+def _enter_scope(scope: Scope) -> None:
+    current_scope.set(scope)
+    current_asker.set(scope)
+
+
 def scope_on(exits: ExitOrder) -> Scope | None:
     """The scope whose code asks, if it is one of this loop and has not ended."""
     scope = current_scope.get()
@@ -199,24 +213,6 @@ def refuse_inside(exits: ExitOrder, call: str, wish: str) -> None:
     scope = scope_on(exits)
     if scope is not None:
         raise RuntimeError(f"{call} was called from inside {scope.name}, and would have to {wish} first: call it from a task")
-
-
-def find_path(start: Scope, goal: Scope, steps_from: Callable[[Scope], Iterable[Scope]]) -> list[Scope] | None:
-    """The scopes on a way from ``start`` to ``goal``, both included; None if there is none."""
-    came_from: dict[Scope, Scope | None] = {start: None}
-    to_visit = [start]
-    while to_visit:
-        at = to_visit.pop()
-        if at is goal:
-            path = [goal]
-            while (previous := came_from[path[-1]]) is not None:
-                path.append(previous)
-            return path[::-1]
-        for step in steps_from(at):
-            if step not in came_from:
-                came_from[step] = at
-                to_visit.append(step)
-    return None
 
 
 def _age(scope: Scope) -> float:

@@ -12,7 +12,7 @@ from ._resource import Resource, checked_acm, checked_acm_factory
 from ._scope import current_scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Hashable
     from types import TracebackType
 
     from ._calls import Call
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+
+_NOT_GIVEN: Any = object()
 
 
 class StickyACM(Generic[T_co]):
@@ -91,19 +93,23 @@ def sticky_acm(acm: ACM[T]) -> StickyACM[T]:
 @overload
 def sticky_singleton_acm(factory: Callable[P, ACM[T]], /) -> Callable[P, StickyACM[T]]: ...
 @overload
-def sticky_singleton_acm() -> Callable[[Callable[P, ACM[T]]], Callable[P, StickyACM[T]]]: ...
-def sticky_singleton_acm(factory: Any = None, /) -> Any:
+def sticky_singleton_acm(factory: Callable[P, ACM[T]], /, *, key: Callable[P, Hashable] | None) -> Callable[P, StickyACM[T]]: ...
+@overload
+def sticky_singleton_acm(
+    *, key: Callable[..., Hashable] | None = None
+) -> Callable[[Callable[P, ACM[T]]], Callable[P, StickyACM[T]]]: ...
+def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
     """Return a function whose calls give, per event loop and key, one `StickyACM` of what ``factory`` makes.
 
     ``async with make(...) as value`` enters it at the first block and returns the same value at every other, until the
-    loop ends and exits it. Keys are as for `singleton`. The factory runs at the first call, in the context in which its
-    asynchronous context manager will be entered, held and exited.
+    loop ends and exits it. Keys are as for `singleton`, ``key`` too. The factory runs at the first call, in the context in
+    which its asynchronous context manager will be entered, held and exited.
 
     Two tasks that enter at once wait for the same entering; the last one that is cancelled cancels it. If it fails, all who
     wait get the error, and the next call makes and enters a new one; so it is, too, after it has died while it was held.
     Another loop has its own.
 
-    :raises TypeError: if ``factory`` cannot be called, or is an async generator function that lacks
+    :raises TypeError: if ``factory`` or ``key`` cannot be called, or ``factory`` is an async generator function without
         ``@contextlib.asynccontextmanager``. By the function: if an argument can be no part of a key, or if the factory
         returned no asynchronous context manager.
     :raises RuntimeError: by the function: if no event loop is running. By the block: if it is needed, while it is being
@@ -116,10 +122,11 @@ def sticky_singleton_acm(factory: Any = None, /) -> Any:
                 call.state.exits, factory, call.keys, call.args, call.kwargs, where="sticky_singleton_acm()"
             )
             resource.when_forgotten(call.forget)
+            call.resource = resource
             return _StickyCall(resource, partial(wrapper, *call.args, **call.kwargs))
 
         checked_acm_factory(factory, where="sticky_singleton_acm()")
-        wrapper = wrapped(factory, make, None, where="sticky_singleton_acm")
+        wrapper = wrapped(factory, make, key, where="sticky_singleton_acm")
         return wrapper
 
-    return decorate if factory is None else decorate(factory)
+    return decorate if factory is _NOT_GIVEN else decorate(factory)

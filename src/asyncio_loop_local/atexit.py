@@ -74,4 +74,4 @@ def unregister(function: Callable[..., object], /) -> None:
         for scope in list(state.exits):
             if isinstance(scope, Callback) and scope.phase == "open" and scope.function == function:
                 state.exits.remove(scope)
-                scope.phase = "ended"
+                scope.end(None, None)

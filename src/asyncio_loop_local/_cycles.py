@@ -1,0 +1,76 @@
+"""Who waits for whom to be entered or computed: so that a wait that could never end is refused before it begins."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, TypeVar
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable, Iterable
+
+N = TypeVar("N")
+
+current_asker: ContextVar[Asker | None] = ContextVar("asyncio_loop_local.current_asker", default=None)
+
+
+class Asker:
+    """What others wait for, and whose own code waits for others; on one loop."""
+
+    __slots__ = ("awaiting",)
+
+    def __init__(self) -> None:
+        self.awaiting: list[Asker] = []
+
+    @property
+    def name(self) -> str:
+        """How errors call it."""
+        raise NotImplementedError
+
+    @property
+    def loop(self) -> AbstractEventLoop:
+        """The loop on which it is waited for."""
+        raise NotImplementedError
+
+    @property
+    def is_pending(self) -> bool:
+        """Whether others may be waiting for it."""
+        raise NotImplementedError
+
+
+def ask_for(target: Asker) -> Asker | None:
+    """Notes that the code that runs is about to wait for ``target``.
+
+    :returns: from whose ``awaiting`` the target is to be removed after the wait, if any.
+    :raises RuntimeError: if the target waits, through whatever others, for what this code belongs to.
+    """
+    asker = current_asker.get()
+    if asker is None or asker.loop is not target.loop or not asker.is_pending:
+        return None
+    if (path := find_path(target, asker, _awaited_by)) is not None:
+        circle = " -> ".join(each.name for each in (asker, *path))
+        raise RuntimeError(f"this would wait for ever, since each of these needs the next one first: {circle}")
+    asker.awaiting.append(target)
+    return asker
+
+
+def _awaited_by(asker: Asker) -> Iterable[Asker]:
+    return asker.awaiting
+
+
+def find_path(start: N, goal: N, steps_from: Callable[[N], Iterable[N]]) -> list[N] | None:
+    """The nodes on a way from ``start`` to ``goal``, both included; None if there is none."""
+    came_from: dict[N, N | None] = {start: None}
+    to_visit = [start]
+    while to_visit:
+        at = to_visit.pop()
+        if at is goal:
+            path = [goal]
+            while (previous := came_from[path[-1]]) is not None:
+                path.append(previous)
+            return path[::-1]
+        for step in steps_from(at):
+            if step not in came_from:
+                came_from[step] = at
+                to_visit.append(step)
+    return None

@@ -1,0 +1,97 @@
+"""A view of what is open on the running loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from ._loop_state import attached_state
+from ._resource import Resource
+
+if TYPE_CHECKING:
+    from asyncio import Task
+    from collections.abc import Iterator
+
+    from ._scope import Scope
+
+
+@dataclass(frozen=True, slots=True)
+class ResourceInfo:
+    """What one resource was at the moment at which `resources` was called; it does not change with the resource."""
+
+    name: str
+    """The call that made it, or the name of its asynchronous context manager; passwords and tokens are masked."""
+    state: Literal["entering", "open", "exiting"]
+    """Whether it is on its way in, open, or on its way out."""
+    since: float | None
+    """When it was entered, in seconds on the loop's clock (``loop.time()``); None while it is being entered."""
+    uses: tuple[str, ...]
+    """The names of the resources that it has acquired, which will outlive it."""
+    tasks: tuple[Task[Any], ...]
+    """The tasks that it has started and that have not ended; no runner cancels them before it has ended."""
+
+    def __repr__(self) -> str:
+        """Return all of it in one line."""
+        parts = [self.state if self.since is None else f"{self.state} since {self.since:.3f} s"]
+        if self.uses:
+            parts.append(f"uses {', '.join(self.uses)}")
+        if self.tasks:
+            parts.append(f"{len(self.tasks)} task{'s' if len(self.tasks) > 1 else ''}")
+        return f"<{self.name}: {'; '.join(parts)}>"
+
+
+def resources() -> tuple[ResourceInfo, ...]:
+    """Return what is open on the running loop, in the order of entering; what is still being entered comes last.
+
+    The result is a snapshot: it stays as it is, and keeps no resource open.
+
+    :raises RuntimeError: if no event loop is running.
+    """
+    return tuple(_info(resource) for resource in _visible())
+
+
+def format_resources() -> str:
+    """Return what is open on the running loop as text: a line each, and below it, indented, what it uses.
+
+    What is used by several stands below each, in full below the first alone. An empty string if nothing is open.
+
+    :raises RuntimeError: if no event loop is running.
+    """
+    visible = list(_visible())
+    by_scope: dict[Scope, Resource[Any]] = {resource: resource for resource in visible}
+    used = {each for resource in visible for each in resource.uses}
+    told: set[Scope] = set()
+    lines: list[str] = []
+
+    def tell(resource: Resource[Any], depth: int) -> None:
+        line = f"{'    ' * depth}{resource.name} ({_state_of(resource)}"
+        if resource in told:
+            lines.append(f"{line}, see above)")
+            return
+        told.add(resource)
+        lines.append(f"{line}{'' if resource.since is None else f' since {resource.since:.3f} s'})")
+        for each in resource.uses:
+            if each in by_scope:
+                tell(by_scope[each], depth + 1)
+
+    for resource in [each for each in visible if each not in used] + visible:
+        if resource not in told:
+            tell(resource, 0)
+    return "\n".join(lines)
+
+
+def _visible() -> Iterator[Resource[Any]]:
+    state = attached_state()
+    for scope in () if state is None else state.exits:
+        if isinstance(scope, Resource) and scope.phase != "made":
+            yield scope
+
+
+def _state_of(resource: Resource[Any]) -> Literal["entering", "open", "exiting"]:
+    phase = resource.phase
+    return phase if phase in ("entering", "open") else "exiting"
+
+
+def _info(resource: Resource[Any]) -> ResourceInfo:
+    uses = tuple(used.name for used in resource.uses)
+    return ResourceInfo(resource.name, _state_of(resource), resource.since, uses, tuple(resource.tasks))

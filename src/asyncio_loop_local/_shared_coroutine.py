@@ -1,0 +1,208 @@
+"""A coroutine that any number of tasks may await: its function runs once, and all get what it returns."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import sys
+from asyncio import CancelledError, Future, Task, current_task, get_running_loop
+from collections.abc import Callable, Coroutine, Generator
+from contextvars import copy_context
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from ._cycles import Asker, ask_for, current_asker
+from ._waiters import Waiters
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from types import CodeType, TracebackType
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Run(Asker):
+    """One run of the function, in a task of its own, and those who wait for it."""
+
+    __slots__ = ("_loop", "_name", "is_over", "task", "waiters")
+
+    def __init__(self, loop: AbstractEventLoop, name: str) -> None:
+        super().__init__()
+        self._loop = loop
+        self._name = name
+        self.task: Task[Any] | None = None
+        self.is_over = False
+        self.waiters: Waiters[Task[Any]] = Waiters()
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def loop(self) -> AbstractEventLoop:
+        return self._loop
+
+    @property
+    def is_pending(self) -> bool:
+        return not self.is_over
+
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        """Starts it in a copy of the caller's context: a task of the caller's, as any that it starts."""
+        context = copy_context()
+        context.run(current_asker.set, self)
+        # Not with context=…, which task factories that people wrote before Python 3.11 do not take.
+        self.task = context.run(self._loop.create_task, coroutine)
+
+
+class SharedCoroutine(Coroutine[Any, Any, T_co]):
+    """What a call of a coroutine function gives when `singleton` wraps it; lives as long as its loop's state, or its user.
+
+    It is a coroutine to whatever takes one. Each task that drives it, as one does that `asyncio.create_task` makes of it, has
+    a state of its own in it, so that several may do so at the same time. What a run returns is kept; a failure is not.
+    """
+
+    __slots__ = (
+        "__name__",
+        "__qualname__",
+        "__weakref__",
+        "_done",
+        "_drivers",
+        "_elsewhere",
+        "_first",
+        "_function",
+        "_loop",
+        "_run",
+        "cr_code",
+    )
+
+    # What a coroutine object has besides, since a checker may take the function's for one: this one has no frame of its own.
+    cr_await = None
+    cr_frame = None
+    cr_origin = None
+    cr_running = False
+
+    def __init__(
+        self,
+        first: Coroutine[Any, Any, T_co],
+        function: Callable[[], Coroutine[Any, Any, T_co]],
+        elsewhere: Callable[[], Coroutine[Any, Any, T_co]],
+    ) -> None:
+        self._first: Coroutine[Any, Any, T_co] | None = first
+        if inspect.iscoroutinefunction(function):
+            first.close()  # its arguments have been checked, and another one costs nothing
+            self._first = None
+        self._function = function
+        self._elsewhere = elsewhere
+        self._loop = get_running_loop()
+        self._run: _Run | None = None
+        self._done: Future[T_co] | None = None
+        self._drivers: dict[Task[Any] | None, Generator[Any, Any, T_co]] = {}
+        self.__name__: str = getattr(first, "__name__", "coroutine")
+        self.__qualname__: str = getattr(first, "__qualname__", self.__name__)
+        self.cr_code: CodeType | None = getattr(first, "cr_code", None)
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        done = self._done
+        if done is not None and self._loop is get_running_loop():
+            return done.__await__()
+        return self._wait().__await__()
+
+    def send(self, value: Any, /) -> Any:
+        driver = current_task()
+        steps = self._drivers.get(driver)
+        if steps is None:
+            if value is not None:
+                raise TypeError("can't send non-None value to a just-started coroutine")
+            steps = self._drivers[driver] = self.__await__()
+        try:
+            return steps.send(value)
+        except BaseException:
+            self._drivers.pop(driver, None)
+            raise
+
+    def throw(self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None, /) -> Any:
+        driver = current_task()
+        steps = self._drivers.setdefault(driver, self._drivers.get(driver) or self.__await__())
+        error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
+        try:
+            return steps.throw(error if tb is None else error.with_traceback(tb))
+        except BaseException:
+            self._drivers.pop(driver, None)
+            raise
+
+    def close(self) -> None:
+        """Let go of what the task that calls this has waited for; others go on."""
+        steps = self._drivers.pop(current_task(), None)
+        if steps is not None:
+            steps.close()
+
+    def __del__(self) -> None:
+        if self._first is not None:
+            self._first.close()  # nobody has awaited it, which is no mistake
+
+    def __repr__(self) -> str:
+        state = "done" if self._done is not None else "not started" if self._run is None else "running"
+        return f"<shared coroutine {self.__qualname__}, {state}>"
+
+    async def _wait(self) -> T_co:
+        if self._loop is not get_running_loop():
+            return await self._elsewhere()
+        while self._done is None:
+            run = self._run or self._start()
+            asker = ask_for(run)
+            try:
+                task = await run.waiters.wait(self._loop)
+            except CancelledError:
+                if self._run is run and not run.waiters:
+                    self._run = None
+                    cast("Task[Any]", run.task).cancel()
+                raise
+            finally:
+                if asker is not None:
+                    asker.awaiting.remove(run)
+            if not _was_taken_away(task):
+                return cast("T_co", task.result())
+        return self._done.result()
+
+    def _start(self) -> _Run:
+        coroutine, self._first = self._first or self._function(), None
+        run = self._run = _Run(self._loop, f"{self.__qualname__}()")
+        try:
+            run.start(coroutine)
+        except BaseException:
+            self._run = None
+            coroutine.close()
+            raise
+        cast("Task[Any]", run.task).add_done_callback(partial(self._finished, run))
+        return run
+
+    def _finished(self, run: _Run, task: Task[T_co]) -> None:
+        run.is_over = True
+        run.task = None  # its context refers to the run
+        if self._run is not run:
+            return  # everybody who had waited for it was cancelled, and so it was
+        self._run = None
+        told = run.waiters.tell(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is None:
+            self._done = self._loop.create_future()
+            self._done.set_result(task.result())
+        elif not told:
+            message = f"{run.name} failed when nobody waited for it any more"
+            self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
+
+
+def mark_coroutine_function(function: Any) -> None:
+    """Lets `inspect.iscoroutinefunction`, or before Python 3.12 that of asyncio, know that its calls give coroutines."""
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(function)
+    else:
+        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # its mark before 3.12
+
+
+def _was_taken_away(task: Task[Any]) -> bool:
+    """Whether a run was cancelled while some waited for it: the one whose task it was has ended, and they begin anew."""
+    return task.cancelled() and task.cancelling() > 0
