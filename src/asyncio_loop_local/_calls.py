@@ -43,22 +43,29 @@ class Call:
         self.value: Any = None
         self.resource: Resource[Any] | None = None  # what is to be exited before the value may be forgotten
 
+    @property
+    def name(self) -> str:
+        """The call as people read it."""
+        return self.keys.shown(self.args, self.kwargs)
+
     def forget(self) -> None:
         """The value is spent: the next call makes a new one."""
         self.forgotten = True
         self.calls.forget(self)
+        self.value = self.resource = None  # they refer to this
 
     async def leave(self, resource: Resource[Any]) -> BaseException | None:
-        """Exits the resource; until that is done, who asks to leave it once more finds it leaving.
+        """Exits the resource; until that is done, who asks for it to be left finds it leaving.
 
         :returns: what the exit raised.
         """
-        self.calls.leaving[self.key] = self
+        leaving = self.calls.leaving
+        leaving[self.key] = resource
         try:
             return await resource.leave()
         finally:
-            if resource.phase == "ended" and self.calls.leaving.get(self.key) is self:
-                del self.calls.leaving[self.key]
+            if leaving.get(self.key) is resource:
+                del leaving[self.key]
 
 
 class Make(Protocol):
@@ -78,7 +85,7 @@ class Calls:
 
     def __init__(self) -> None:
         self.remembered: dict[Hashable, Call] = {}
-        self.leaving: dict[Hashable, Call] = {}
+        self.leaving: dict[Hashable, Resource[Any]] = {}
         self.made = 0
         self.last_key: Hashable = None
         self._pending: list[Any] = []
@@ -146,27 +153,28 @@ class Factory:
         call = calls.remembered.get(key)
         if call is None:
             call = Call(state, calls, self.keys, key, args, kwargs)
-            call.value = self._make(call)
+            value = call.value = self._make(call)
+            if call.forgotten:
+                return value
             if key in calls.remembered:  # the factory itself has made the same call
                 call = calls.remembered[key]
-            elif call.forgotten:
-                return call.value
             else:
                 calls.remembered[key] = call
                 self._count(calls, key)
         calls.cache(call.value, arguments)
         return call.value
 
-    def find(self, state: LoopState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Call | None:
-        """The call like this one whose value the loop has, or is letting go of.
+    def find(self, state: LoopState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call | None, Resource[Any] | None]:
+        """The call like this one that the loop remembers, and its resource; or the resource alone, if it is being left.
 
         :raises TypeError: if an argument can be no part of a key.
         """
         calls = state.calls.get(self)
         if calls is None:
-            return None
+            return None, None
         key = self.keys.key(*self.keys.count(args, kwargs))
-        return calls.remembered.get(key) or calls.leaving.get(key)
+        call = calls.remembered.get(key)
+        return (None, calls.leaving.get(key)) if call is None else (call, call.resource)
 
     def _count(self, calls: Calls, key: Hashable) -> None:
         last, calls.last_key = calls.last_key, key

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._loop_state import loop_state, running_loop
-from ._resource import Resource
+from ._names import name_of_acm
+from ._resource import Resource, checked_acm
 from ._scope import current_scope
 
 if TYPE_CHECKING:
@@ -26,8 +27,7 @@ async def enter(acm: ACM[T]) -> T:
 
     An error of ``__aenter__`` is raised as it is. If the caller is cancelled, so is the entering.
     """
-    state = loop_state()
-    return await Resource[T].of(state.exits, acm, where="enter()").acquire()
+    return await Resource(loop_state().exits, checked_acm(acm, where="enter()"), _Object(acm)).acquire()
 
 
 async def enter_once(acm: ACM[T]) -> T:
@@ -41,6 +41,7 @@ async def enter_once(acm: ACM[T]) -> T:
     :raises RuntimeError: if it is needed, while it is being entered, by something that it needs itself.
     :raises TypeError: if ``acm`` is no asynchronous context manager.
     """
+    resource: Resource[T]
     try:
         resource = running_loop()._asyncio_loop_local.entered[id(acm)]
     except (AttributeError, KeyError):
@@ -49,19 +50,46 @@ async def enter_once(acm: ACM[T]) -> T:
         user = current_scope.get()
         if user is not None:
             resource.note_user(user)
-        return cast("T", resource.value)
-    return cast("T", await resource.acquire())
+        return resource.value
+    return await resource.acquire()
+
+
+class _Object:
+    """The origin of a resource that the user has made, and which nobody else finds."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, acm: object) -> None:
+        self._name = name_of_acm(acm)
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    def forget(self) -> None:
+        """It is in no place."""
+
+
+class _ObjectByIdentity(_Object):
+    """The origin of a resource that is found by the identity of the object, which the resource keeps alive meanwhile."""
+
+    __slots__ = ("_entered", "_place", "resource")
+
+    def __init__(self, acm: object, entered: dict[int, Resource[Any]]) -> None:
+        super().__init__(acm)
+        self._entered = entered
+        self._place = id(acm)
+        self.resource: Resource[Any] | None = None
+
+    def forget(self) -> None:
+        if self.resource is not None and self._entered.get(self._place) is self.resource:
+            del self._entered[self._place]
+        self.resource = None
 
 
 def _resource_of(acm: ACM[T]) -> Resource[T]:
     state = loop_state()
-    resource = Resource[T].of(state.exits, acm, where="enter_once()")
-    entered, place = state.entered, id(acm)
-
-    def forget() -> None:
-        if entered.get(place) is resource:
-            del entered[place]
-
-    entered[place] = resource
-    resource.when_forgotten(forget)
+    origin = _ObjectByIdentity(acm, state.entered)
+    resource = Resource(state.exits, checked_acm(acm, where="enter_once()"), origin)
+    origin.resource = state.entered[id(acm)] = resource
     return resource

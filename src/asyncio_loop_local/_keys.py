@@ -10,7 +10,7 @@ from itertools import chain
 from types import FunctionType, NoneType
 from typing import Any
 
-from ._names import name_of
+from ._names import call_name, name_of
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -159,6 +159,10 @@ class CallKeys:
         """The names of the parameters that take arguments by position."""
         self._read_signature()
         return self._positional
+
+    def shown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """The call as people read it, without the secrets that are among its arguments."""
+        return call_name(self._factory, self.positional, args, kwargs)
 
     def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """The arguments with each that is no hashable value of its own replaced by what it is worth now.

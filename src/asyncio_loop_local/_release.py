@@ -35,15 +35,13 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
     state = attached_state()
     if state is None:
         return False
-    call = token.find(state, bound, kwargs)
-    if call is None:
-        return False
-    resource = call.resource
+    call, resource = token.find(state, bound, kwargs)
     if resource is None:
-        call.forget()
-        return True
+        if call is not None:
+            call.forget()
+        return call is not None
     _refuse(resource)
-    error = await call.leave(resource)
+    error = await (resource.exit() if call is None else call.leave(resource))
     if error is None:
         return True
     try:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ._cycles import ask_for
-from ._names import call_name, name_of, name_of_acm
+from ._names import name_of
 from ._scope import Scope, scope_on
 from ._waiters import Waiters
 
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from ._exit_order import ExitOrder
-    from ._keys import CallKeys
     from ._typing import ACM
 
 T = TypeVar("T")
@@ -26,70 +25,42 @@ _logger = logging.getLogger("asyncio_loop_local")
 _Entered = tuple[Any, BaseException | None]
 
 
+class Origin(Protocol):
+    """Where a resource comes from, and where its callers find it."""
+
+    @property
+    def name(self) -> str:
+        """How errors and logs call the resource."""
+        ...
+
+    def forget(self) -> None:
+        """Lets callers find it no longer; called at least once, when it is spent."""
+        ...
+
+
 class Resource(Scope, Generic[T]):
     """Made, entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
 
-    __slots__ = ("_acm", "_askers", "_call", "_leave", "_on_forget", "open_on", "since", "value")
+    __slots__ = ("_askers", "_leave", "_origin", "acm", "open_on", "since", "value")
 
-    def __init__(self, exits: ExitOrder) -> None:
+    def __init__(self, exits: ExitOrder, acm: ACM[T] | None, origin: Origin) -> None:
         super().__init__(exits)
-        self._acm: ACM[T] | None = None
-        self._call: tuple[Callable[..., object], CallKeys, tuple[Any, ...], dict[str, Any]] | str = ""
+        self.acm = acm
+        self._origin = origin
         self._askers: Waiters[_Entered] = Waiters()
         self._leave: asyncio.Future[None] | None = None
-        self._on_forget: Callable[[], None] | None = None
         self.value: T = cast("T", None)
         self.since: float | None = None  # when it was entered, on the loop's clock
         self.open_on: asyncio.AbstractEventLoop | None = None  # the loop, while there is a value to be had
 
-    @classmethod
-    def of(cls, exits: ExitOrder, acm: ACM[T], *, where: str) -> Resource[T]:
-        """A resource of an ACM that the user has made."""
-        checked_acm(acm, where=where)
-        self = cls(exits)
-        self._acm = acm
-        self._call = name_of_acm(acm)
-        return self
-
-    @classmethod
-    def made_by(
-        cls,
-        exits: ExitOrder,
-        factory: Callable[..., ACM[T]],
-        keys: CallKeys,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        *,
-        where: str,
-    ) -> Resource[T]:
-        """A resource of the ACM that a factory makes, in the resource's own context."""
-        self = cls(exits)
-        self._call = factory, keys, args, kwargs
-        try:
-            self._acm = checked_acm(self.context.run(factory, *args, **kwargs), where=where)
-        except BaseException:
-            if not self.tasks:
-                self.end(None, None)
-            raise
-        return self
-
     @property
     def name(self) -> str:
-        """The call that made it, or the name of its ACM."""
-        if isinstance(self._call, str):
-            return self._call
-        factory, keys, args, kwargs = self._call
-        return call_name(factory, keys.positional, args, kwargs)
-
-    def when_forgotten(self, on_forget: Callable[[], None]) -> None:
-        """Sets what takes it out of the place where its callers find it."""
-        self._on_forget = on_forget
+        """How its origin calls it."""
+        return self._origin.name
 
     def forget(self) -> None:
         """Nobody may find it any more: the next call makes a new one."""
-        on_forget, self._on_forget = self._on_forget, None
-        if on_forget is not None:
-            on_forget()
+        self._origin.forget()
 
     def can_be_acquired(self) -> bool:
         """Whether the running loop is its own, and it is not on its way out."""
@@ -156,7 +127,7 @@ class Resource(Scope, Generic[T]):
     async def on_exit(self, cause: BaseException | None) -> None:
         """Exits the ACM, with what it died of if it did."""
         self._log("exiting %s")
-        acm, self._acm, self.value = self._acm, None, cast("T", None)
+        acm, self.acm, self.value = self.acm, None, cast("T", None)
         if acm is not None and self._leave is not None:
             kind = None if cause is None else type(cause)
             await type(acm).__aexit__(acm, kind, cause, None if cause is None else cause.__traceback__)
@@ -166,7 +137,7 @@ class Resource(Scope, Generic[T]):
         self.forget()
         if self._leave is not None:
             self._log("exited %s")
-        self._acm = self._leave = None
+        self.acm = self._leave = None
         super().end(error, cause)
 
     def _log(self, message: str) -> None:
@@ -178,7 +149,7 @@ class Resource(Scope, Generic[T]):
             self.exits.remove(self)  # it had its place for the tasks that its making started
             self.serial = 0
         self.phase = "entering"
-        self.run_task(self._live(cast("ACM[T]", self._acm)))
+        self.run_task(self._live(cast("ACM[T]", self.acm)))
 
     async def _live(self, acm: ACM[T]) -> None:
         try:
@@ -251,6 +222,20 @@ class Resource(Scope, Generic[T]):
             self.phase = "abandoned"
             self.forget()
             self._task.cancel()
+
+
+def resource_made_by(
+    factory: Callable[..., ACM[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, exits: ExitOrder, origin: Origin, where: str
+) -> Resource[T]:
+    """A resource of the ACM that a factory makes, in the resource's own context."""
+    resource: Resource[T] = Resource(exits, None, origin)
+    try:
+        resource.acm = checked_acm(resource.context.run(factory, *args, **kwargs), where=where)
+    except BaseException:
+        if not resource.tasks:
+            resource.end(None, None)
+        raise
+    return resource
 
 
 def checked_acm_factory(factory: object, *, where: str) -> None:

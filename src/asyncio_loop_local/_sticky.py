@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._calls import wrapped
 from ._enter import enter_once
-from ._resource import Resource, checked_acm, checked_acm_factory
+from ._resource import Resource, checked_acm, checked_acm_factory, resource_made_by
 from ._scope import current_scope
 
 if TYPE_CHECKING:
@@ -118,10 +118,8 @@ def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> An
 
     def decorate(factory: Callable[..., ACM[Any]]) -> Any:
         def make(call: Call) -> StickyACM[Any]:
-            resource = Resource[Any].made_by(
-                call.state.exits, factory, call.keys, call.args, call.kwargs, where="sticky_singleton_acm()"
-            )
-            resource.when_forgotten(call.forget)
+            exits, where = call.state.exits, "sticky_singleton_acm()"
+            resource = resource_made_by(factory, call.args, call.kwargs, exits=exits, origin=call, where=where)
             call.resource = resource
             return _StickyCall(resource, partial(wrapper, *call.args, **call.kwargs))
 
