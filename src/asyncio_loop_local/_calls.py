@@ -111,7 +111,7 @@ class Calls:
 
     def clear(self) -> None:
         """Forgets everything, which undoes all circles of references."""
-        for call in self.remembered.values():
+        for call in list(self.remembered.values()):
             if call.resource is not None and call.resource.phase == "made":
                 call.resource.end(None, None)
         self.remembered.clear()
