@@ -9,8 +9,11 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Iterable
 
+    from ._scope import Scope
+
 N = TypeVar("N")
 
+# Whose code it is that runs: set in the contexts of resources, callbacks and runs, and in all that are copied from them.
 current_asker: ContextVar[Asker | None] = ContextVar("asyncio_loop_local.current_asker", default=None)
 
 
@@ -30,6 +33,11 @@ class Asker:
     @property
     def loop(self) -> AbstractEventLoop:
         """The loop on which it is waited for."""
+        raise NotImplementedError
+
+    @property
+    def scope(self) -> Scope | None:
+        """What ends with the loop, and whose code it is; None for the user's own."""
         raise NotImplementedError
 
     @property

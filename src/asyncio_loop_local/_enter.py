@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from ._cycles import current_asker
 from ._loop_state import loop_state, running_loop
 from ._names import name_of_acm
 from ._resource import Resource, checked_acm
-from ._scope import current_scope
 
 if TYPE_CHECKING:
     from ._typing import ACM
@@ -47,9 +47,9 @@ async def enter_once(acm: ACM[T]) -> T:
     except (AttributeError, KeyError):
         resource = _resource_of(acm)
     if resource.open_on is not None:
-        user = current_scope.get()
-        if user is not None:
-            resource.note_user(user)
+        asker = current_asker.get()
+        if asker is not None:
+            resource.note_user(asker)
         return resource.value
     return await resource.acquire()
 

@@ -57,7 +57,9 @@ def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
     if contents is None:
         try:
             hash(value)
-        except TypeError as error:
+        except (TypeError, ValueError) as error:
+            if isinstance(error, ValueError) and kind is not memoryview:  # which says so of a writable one
+                raise
             if type(kind.__eq__) is not FunctionType:
                 raise _CannotBeKey(value, "is unhashable and not counted by value") from error
         else:

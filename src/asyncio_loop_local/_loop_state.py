@@ -10,9 +10,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import _process
+from ._cycles import current_asker
 from ._exit_order import ExitOrder
 from ._interrupt import interrupts_call
-from ._scope import current_scope, hide
+from ._scope import hide, scope_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -117,8 +118,7 @@ class LoopState:
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
         """Starts a task; one that a resource's code starts lives and ends with that resource."""
         task = self._create_task(coro, **kwargs)
-        scope = current_scope.get()
-        if scope is not None and scope.exits is self.exits and scope.phase != "ended":
+        if current_asker.get() is not None and (scope := scope_on(self.exits)) is not None:
             scope.adopt(task)
         return task
 

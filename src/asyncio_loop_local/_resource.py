@@ -15,6 +15,7 @@ from ._waiters import Waiters
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from ._cycles import Asker
     from ._exit_order import ExitOrder
     from ._typing import ACM
 
@@ -66,9 +67,10 @@ class Resource(Scope, Generic[T]):
         """Whether the running loop is its own, and it is not on its way out."""
         return self.phase in ("made", "entering", "open") and self.exits.loop is asyncio.get_running_loop()
 
-    def note_user(self, user: Scope) -> None:
-        """Its value is taken by code of another scope, which it must outlive."""
-        if self not in user.uses and user.exits is self.exits and user.phase != "ended":
+    def note_user(self, asker: Asker) -> None:
+        """Its value is taken by code of what ends with the loop, and which it must outlive."""
+        user = asker.scope
+        if user is not None and self not in user.uses and user.exits is self.exits and user.phase != "ended":
             self.acquired_by(user)
 
     async def leave(self) -> BaseException | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented for task implementers
-from contextvars import Context, ContextVar, copy_context
+from contextvars import Context, copy_context
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from ._exit_order import ExitOrder
 
 Phase = Literal["made", "entering", "abandoned", "open", "exiting", "ended"]
-
-current_scope: ContextVar[Scope | None] = ContextVar("asyncio_loop_local.current_scope", default=None)
 
 
 def hide(task: asyncio.Task[Any]) -> None:
@@ -51,7 +49,7 @@ class Scope(Asker):
         self.phase: Phase = "made"
         self.serial = 0
         self.context = copy_context()
-        self.context.run(_enter_scope, self)
+        self.context.run(current_asker.set, self)
         self.tasks: dict[asyncio.Task[Any], None] = {}
         self.uses: dict[Scope, None] = {}  # all that it has acquired
         self.users: dict[Scope, None] = {}  # those that must end before it
@@ -64,6 +62,11 @@ class Scope(Asker):
     def loop(self) -> asyncio.AbstractEventLoop:
         """The loop with which it ends."""
         return self.exits.loop
+
+    @property
+    def scope(self) -> Scope:
+        """Itself."""
+        return self
 
     @property
     def is_pending(self) -> bool:
@@ -137,7 +140,8 @@ class Scope(Asker):
         except BaseException as raised:
             self.raise_if_dropped(raised)
             error = raised
-        await self.cancel_tasks()
+        if self.tasks:
+            await self.cancel_tasks()
         if self.phase == "ended":
             return  # nobody waits for it any more
         if isinstance(error, asyncio.CancelledError):
@@ -194,14 +198,10 @@ class Scope(Asker):
 _NO_CONTEXT = Context()
 
 
-def _enter_scope(scope: Scope) -> None:
-    current_scope.set(scope)
-    current_asker.set(scope)
-
-
 def scope_on(exits: ExitOrder) -> Scope | None:
     """The scope whose code asks, if it is one of this loop and has not ended."""
-    scope = current_scope.get()
+    asker = current_asker.get()
+    scope = None if asker is None else asker.scope
     return None if scope is None or scope.exits is not exits or scope.phase == "ended" else scope
 
 

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from types import CodeType, TracebackType
 
+    from ._scope import Scope
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -25,12 +27,14 @@ T_co = TypeVar("T_co", covariant=True)
 class _Run(Asker):
     """One run of the function, in a task of its own, and those who wait for it."""
 
-    __slots__ = ("_loop", "_name", "is_over", "task", "waiters")
+    __slots__ = ("_loop", "_name", "_scope", "is_over", "task", "waiters")
 
     def __init__(self, loop: AbstractEventLoop, name: str) -> None:
         super().__init__()
         self._loop = loop
         self._name = name
+        asker = current_asker.get()
+        self._scope = None if asker is None else asker.scope
         self.task: Task[Any] | None = None
         self.is_over = False
         self.waiters: Waiters[Task[Any]] = Waiters()
@@ -42,6 +46,10 @@ class _Run(Asker):
     @property
     def loop(self) -> AbstractEventLoop:
         return self._loop
+
+    @property
+    def scope(self) -> Scope | None:
+        return self._scope
 
     @property
     def is_pending(self) -> bool:

@@ -7,9 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._calls import wrapped
+from ._cycles import current_asker
 from ._enter import enter_once
 from ._resource import Resource, checked_acm, checked_acm_factory, resource_made_by
-from ._scope import current_scope
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -68,9 +68,9 @@ class _StickyCall(StickyACM[T_co]):
     async def __aenter__(self) -> T_co:
         resource = self._resource
         if resource.open_on is get_running_loop():
-            user = current_scope.get()
-            if user is not None:
-                resource.note_user(user)
+            asker = current_asker.get()
+            if asker is not None:
+                resource.note_user(asker)
             return resource.value
         if resource.can_be_acquired():
             return await resource.acquire()
