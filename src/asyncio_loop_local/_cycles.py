@@ -15,6 +15,7 @@ N = TypeVar("N")
 
 # Whose code it is that runs: set in the contexts of resources, callbacks and runs, and in all that are copied from them.
 current_asker: ContextVar[Asker | None] = ContextVar("asyncio_loop_local.current_asker", default=None)
+running_asker = current_asker.get  # bound once: looking the method up costs more than calling it
 
 
 class Asker:
@@ -52,7 +53,7 @@ def ask_for(target: Asker) -> Asker | None:
     :returns: from whose ``awaiting`` the target is to be removed after the wait, if any.
     :raises RuntimeError: if the target waits, through whatever others, for what this code belongs to.
     """
-    asker = current_asker.get()
+    asker = running_asker()
     if asker is None or asker.loop is not target.loop or not asker.is_pending:
         return None
     if (path := find_path(target, asker, _awaited_by)) is not None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._cycles import current_asker
+from ._cycles import running_asker
 from ._loop_state import loop_state, running_loop
 from ._names import name_of_acm
 from ._resource import Resource, checked_acm
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+    from ._loop_state import LoopState
     from ._typing import ACM
 
 T = TypeVar("T")
@@ -41,17 +44,14 @@ async def enter_once(acm: ACM[T]) -> T:
     :raises RuntimeError: if it is needed, while it is being entered, by something that it needs itself.
     :raises TypeError: if ``acm`` is no asynchronous context manager.
     """
-    resource: Resource[T]
     try:
-        resource = running_loop()._asyncio_loop_local.entered[id(acm)]
+        value: T = running_loop()._asyncio_loop_local.entered_values[id(acm)]
     except (AttributeError, KeyError):
-        resource = _resource_of(acm)
-    if resource.open_on is not None:
-        asker = current_asker.get()
-        if asker is not None:
-            resource.note_user(asker)
-        return resource.value
-    return await resource.acquire()
+        return await _resource_of(acm).acquire()
+    asker = running_asker()
+    if asker is not None:
+        running_loop()._asyncio_loop_local.entered[id(acm)].note_user(asker)
+    return value
 
 
 class _Object:
@@ -66,6 +66,9 @@ class _Object:
     def name(self) -> str:
         return self._name
 
+    def opened(self, value: Any, loop: AbstractEventLoop, /) -> None:
+        """It is in no place."""
+
     def forget(self) -> None:
         """It is in no place."""
 
@@ -73,23 +76,30 @@ class _Object:
 class _ObjectByIdentity(_Object):
     """The origin of a resource that is found by the identity of the object, which the resource keeps alive meanwhile."""
 
-    __slots__ = ("_entered", "_place", "resource")
+    __slots__ = ("_place", "_state", "resource")
 
-    def __init__(self, acm: object, entered: dict[int, Resource[Any]]) -> None:
+    def __init__(self, acm: object, state: LoopState) -> None:
         super().__init__(acm)
-        self._entered = entered
         self._place = id(acm)
+        self._state = state
         self.resource: Resource[Any] | None = None
 
+    def opened(self, value: Any, loop: AbstractEventLoop, /) -> None:
+        self._state.entered_values[self._place] = value
+
     def forget(self) -> None:
-        if self.resource is not None and self._entered.get(self._place) is self.resource:
-            del self._entered[self._place]
+        state, place = self._state, self._place
+        if self.resource is not None and state.entered.get(place) is self.resource:
+            del state.entered[place]
+            state.entered_values.pop(place, None)
         self.resource = None
 
 
 def _resource_of(acm: ACM[T]) -> Resource[T]:
     state = loop_state()
-    origin = _ObjectByIdentity(acm, state.entered)
-    resource = Resource(state.exits, checked_acm(acm, where="enter_once()"), origin)
-    origin.resource = state.entered[id(acm)] = resource
+    resource: Resource[T] | None = state.entered.get(id(acm))
+    if resource is None:
+        origin = _ObjectByIdentity(acm, state)
+        resource = Resource(state.exits, checked_acm(acm, where="enter_once()"), origin)
+        origin.resource = state.entered[id(acm)] = resource
     return resource

@@ -53,7 +53,8 @@ def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
     """The type and the value, if that is hashable and no container; else the type and what it is worth now."""
     if kind in _ATOMS:
         return kind, value
-    contents = _contents_of(value, kind)
+    exact = _CONTAINERS.get(kind)
+    contents = exact or _contents_of(value, kind)
     if contents is None:
         try:
             hash(value)
@@ -69,7 +70,7 @@ def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
     around.add(id(value))
     try:
         form = contents(value, around) if contents is not None else ()
-        return kind, form, _attributes(value, kind, around)
+        return kind, form, None if exact is not None else _attributes(value, kind, around)
     finally:
         around.discard(id(value))
 

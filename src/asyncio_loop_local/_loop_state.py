@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import _process
-from ._cycles import current_asker
+from ._cycles import running_asker
 from ._exit_order import ExitOrder
 from ._interrupt import interrupts_call
 from ._scope import hide, scope_on
@@ -64,6 +64,7 @@ class LoopState:
         "_shutdown_asyncgens",
         "calls",
         "entered",
+        "entered_values",
         "exits",
         "loop",
         "storage",
@@ -74,6 +75,7 @@ class LoopState:
         self.storage = LoopLocalStorage()
         self.calls: dict[object, Calls] = {}  # of each wrapped factory
         self.entered: dict[int, Resource[Any]] = {}  # by the id of its ACM, which it keeps alive
+        self.entered_values: dict[int, Any] = {}  # of those among them that are open
         self.exits = ExitOrder(loop)
         self._at_end = False  # the runner waits for the end
         self._patience: asyncio.Task[None] | None = None  # waits for the user's tasks to end, before the loop is closed
@@ -118,7 +120,7 @@ class LoopState:
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
         """Starts a task; one that a resource's code starts lives and ends with that resource."""
         task = self._create_task(coro, **kwargs)
-        if current_asker.get() is not None and (scope := scope_on(self.exits)) is not None:
+        if running_asker() is not None and (scope := scope_on(self.exits)) is not None:
             scope.adopt(task)
         return task
 
@@ -163,6 +165,7 @@ class LoopState:
             calls.clear()
         self.calls.clear()
         self.entered.clear()
+        self.entered_values.clear()
 
     def _run_to_end(self) -> None:
         """Runs the loop until everything has ended, whatever comes between.

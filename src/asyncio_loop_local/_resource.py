@@ -34,6 +34,10 @@ class Origin(Protocol):
         """How errors and logs call the resource."""
         ...
 
+    def opened(self, value: Any, loop: asyncio.AbstractEventLoop, /) -> None:
+        """Lets callers have its value at once, on its loop, from now on until it is to be forgotten."""
+        ...
+
     def forget(self) -> None:
         """Lets callers find it no longer; called at least once, when it is spent."""
         ...
@@ -42,7 +46,7 @@ class Origin(Protocol):
 class Resource(Scope, Generic[T]):
     """Made, entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
 
-    __slots__ = ("_askers", "_leave", "_origin", "acm", "open_on", "since", "value")
+    __slots__ = ("_askers", "_leave", "_origin", "acm", "since", "value")
 
     def __init__(self, exits: ExitOrder, acm: ACM[T] | None, origin: Origin) -> None:
         super().__init__(exits)
@@ -52,7 +56,6 @@ class Resource(Scope, Generic[T]):
         self._leave: asyncio.Future[None] | None = None
         self.value: T = cast("T", None)
         self.since: float | None = None  # when it was entered, on the loop's clock
-        self.open_on: asyncio.AbstractEventLoop | None = None  # the loop, while there is a value to be had
 
     @property
     def name(self) -> str:
@@ -62,10 +65,6 @@ class Resource(Scope, Generic[T]):
     def forget(self) -> None:
         """Nobody may find it any more: the next call makes a new one."""
         self._origin.forget()
-
-    def can_be_acquired(self) -> bool:
-        """Whether the running loop is its own, and it is not on its way out."""
-        return self.phase in ("made", "entering", "open") and self.exits.loop is asyncio.get_running_loop()
 
     def note_user(self, asker: Asker) -> None:
         """Its value is taken by code of what ends with the loop, and which it must outlive."""
@@ -194,7 +193,9 @@ class Resource(Scope, Generic[T]):
                 task.uncancel()
             self.phase = "exiting"
             return None
-        self.value, self.open_on, self.since = value, self.exits.loop, self.exits.loop.time()
+        loop = self.exits.loop
+        self.value, self.since = value, loop.time()
+        self._origin.opened(value, loop)
         self.phase = "open"
         self.exits.busy.pop(self, None)
         self.exits.push(self)
@@ -212,7 +213,6 @@ class Resource(Scope, Generic[T]):
 
     def _close(self) -> None:
         """It is on its way out: no longer in its place, nor to be found."""
-        self.open_on = None
         self.exits.remove(self)
         self.exits.busy[self] = None
         self.phase = "exiting"

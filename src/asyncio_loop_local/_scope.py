@@ -8,7 +8,7 @@ from contextvars import Context, copy_context
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._cycles import Asker, current_asker, find_path
+from ._cycles import Asker, current_asker, find_path, running_asker
 from ._waiters import Waiters
 
 if TYPE_CHECKING:
@@ -200,7 +200,7 @@ _NO_CONTEXT = Context()
 
 def scope_on(exits: ExitOrder) -> Scope | None:
     """The scope whose code asks, if it is one of this loop and has not ended."""
-    asker = current_asker.get()
+    asker = running_asker()
     scope = None if asker is None else asker.scope
     return None if scope is None or scope.exits is not exits or scope.phase == "ended" else scope
 

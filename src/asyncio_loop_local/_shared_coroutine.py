@@ -11,7 +11,7 @@ from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ._cycles import Asker, ask_for, current_asker
+from ._cycles import Asker, ask_for, current_asker, running_asker
 from ._waiters import Waiters
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ class _Run(Asker):
         super().__init__()
         self._loop = loop
         self._name = name
-        asker = current_asker.get()
+        asker = running_asker()
         self._scope = None if asker is None else asker.scope
         self.task: Task[Any] | None = None
         self.is_over = False
@@ -74,7 +74,9 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         "__name__",
         "__qualname__",
         "__weakref__",
+        "_await_done",
         "_done",
+        "_done_on",
         "_drivers",
         "_elsewhere",
         "_first",
@@ -105,15 +107,15 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         self._loop = get_running_loop()
         self._run: _Run | None = None
         self._done: Future[T_co] | None = None
+        self._done_on: AbstractEventLoop | None = None  # the loop, when it is done
         self._drivers: dict[Task[Any] | None, Generator[Any, Any, T_co]] = {}
         self.__name__: str = getattr(first, "__name__", "coroutine")
         self.__qualname__: str = getattr(first, "__qualname__", self.__name__)
         self.cr_code: CodeType | None = getattr(first, "cr_code", None)
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        done = self._done
-        if done is not None and self._loop is get_running_loop():
-            return done.__await__()
+        if self._done_on is get_running_loop():
+            return self._await_done()
         return self._wait().__await__()
 
     def send(self, value: Any, /) -> Any:
@@ -198,6 +200,8 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         if error is None:
             self._done = self._loop.create_future()
             self._done.set_result(task.result())
+            self._await_done = self._done.__await__
+            self._done_on = self._loop
         elif not told:
             message = f"{run.name} failed when nobody waited for it any more"
             self._loop.call_exception_handler({"message": message, "exception": error, "task": task})

@@ -7,15 +7,17 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._calls import wrapped
-from ._cycles import current_asker
+from ._cycles import running_asker
 from ._enter import enter_once
-from ._resource import Resource, checked_acm, checked_acm_factory, resource_made_by
+from ._resource import checked_acm, checked_acm_factory, resource_made_by
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Hashable
     from types import TracebackType
 
     from ._calls import Call
+    from ._resource import Resource
     from ._typing import ACM
 
 P = ParamSpec("P")
@@ -59,25 +61,45 @@ class StickyACM(Generic[T_co]):
 class _StickyCall(StickyACM[T_co]):
     """What a call of a sticky factory gives on one loop; on another, and when it is spent, it is what a new call gives."""
 
-    __slots__ = ("_again", "_resource")
+    __slots__ = ("_again", "_call", "_open_on", "_resource", "_value")
 
-    def __init__(self, resource: Resource[T_co], again: Callable[[], StickyACM[T_co]]) -> None:
-        self._resource = resource
+    def __init__(self, call: Call, again: Callable[[], StickyACM[T_co]]) -> None:
+        self._call = call
         self._again = again
+        self._resource: Resource[T_co] | None = None
+        self._open_on: AbstractEventLoop | None = None
+
+    @property
+    def name(self) -> str:
+        return self._call.name
+
+    def made(self, resource: Resource[T_co]) -> None:
+        self._resource = self._call.resource = resource
+
+    def opened(self, value: Any, loop: AbstractEventLoop, /) -> None:
+        self._value: T_co = value
+        self._open_on = loop
+
+    def forget(self) -> None:
+        if self._open_on is not None:
+            self._open_on = None
+            del self._value
+        self._resource = None
+        self._call.forget()
 
     async def __aenter__(self) -> T_co:
-        resource = self._resource
-        if resource.open_on is get_running_loop():
-            asker = current_asker.get()
-            if asker is not None:
-                resource.note_user(asker)
-            return resource.value
-        if resource.can_be_acquired():
-            return await resource.acquire()
+        if self._open_on is get_running_loop():
+            value = self._value
+            asker = running_asker()
+            if asker is not None and self._resource is not None:
+                self._resource.note_user(asker)
+            return value
+        if self._resource is not None and self._resource.exits.loop is get_running_loop():
+            return await self._resource.acquire()
         return await self._again().__aenter__()
 
     def __repr__(self) -> str:
-        return f"<StickyACM of {self._resource.name}, {self._resource.phase}>"
+        return f"<StickyACM of {self.name}, {'spent' if self._resource is None else self._resource.phase}>"
 
 
 def sticky_acm(acm: ACM[T]) -> StickyACM[T]:
@@ -118,10 +140,10 @@ def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> An
 
     def decorate(factory: Callable[..., ACM[Any]]) -> Any:
         def make(call: Call) -> StickyACM[Any]:
+            sticky: _StickyCall[Any] = _StickyCall(call, partial(wrapper, *call.args, **call.kwargs))
             exits, where = call.state.exits, "sticky_singleton_acm()"
-            resource = resource_made_by(factory, call.args, call.kwargs, exits=exits, origin=call, where=where)
-            call.resource = resource
-            return _StickyCall(resource, partial(wrapper, *call.args, **call.kwargs))
+            sticky.made(resource_made_by(factory, call.args, call.kwargs, exits=exits, origin=sticky, where=where))
+            return sticky
 
         checked_acm_factory(factory, where="sticky_singleton_acm()")
         wrapper = wrapped(factory, make, key, where="sticky_singleton_acm")
