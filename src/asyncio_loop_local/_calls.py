@@ -81,12 +81,12 @@ class Calls:
     by value is put into it as a `ByValue`, and never found in it as it is.
     """
 
-    __slots__ = ("_pending", "find", "last_key", "leaving", "made", "remembered")
+    __slots__ = ("_pending", "find", "last_key", "leaving", "remembered", "warned")
 
     def __init__(self) -> None:
         self.remembered: dict[Hashable, Call] = {}
         self.leaving: dict[Hashable, Resource[Any]] = {}
-        self.made = 0
+        self.warned = False
         self.last_key: Hashable = None
         self._pending: list[Any] = []
         self.find = functools.lru_cache(maxsize=None, typed=True)(self._take_pending())
@@ -178,16 +178,16 @@ class Factory:
 
     def _count(self, calls: Calls, key: Hashable) -> None:
         last, calls.last_key = calls.last_key, key
-        calls.made += 1
-        if calls.made == _MANY_KEYS + 1:
+        if len(calls.remembered) > _MANY_KEYS and not calls.warned:
+            calls.warned = True
             differing = self.keys.differing(last, key)
             which = f" in the value of {', '.join(map(repr, differing))}" if differing else ""
             warnings.warn(
-                f"{self._name}() has been called with {calls.made:,} different keys on one event loop, the last two of which "
-                f"differ{which}: such calls never find their value again, and all values live until the loop ends. "
+                f"{self._name}() has been called with {len(calls.remembered):,} different keys on one event loop, the last two "
+                f"of which differ{which}: such calls never find their value again, and all values live until the loop ends. "
                 f"Pass what stays the same, or say with key=… what makes two calls the same",
                 ResourceWarning,
-                stacklevel=5,
+                stacklevel=4,
             )
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import inspect
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from itertools import chain
-from types import FunctionType, NoneType
-from typing import Any
+from types import FunctionType, MemberDescriptorType, NoneType
+from typing import Any, Generic, NamedTuple
 
 from ._names import call_name, name_of
+
+_PY_TPFLAGS_HEAPTYPE = 1 << 9
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -61,7 +64,7 @@ def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
         except (TypeError, ValueError) as error:
             if isinstance(error, ValueError) and kind is not memoryview:  # which says so of a writable one
                 raise
-            if type(kind.__eq__) is not FunctionType:
+            if type(kind.__eq__) is not FunctionType or not _is_told_by_attributes(kind):
                 raise _CannotBeKey(value, "is unhashable and not counted by value") from error
         else:
             return kind, value
@@ -116,16 +119,23 @@ _CONTAINERS: dict[type, Callable[[Any, set[int]], Hashable]] = {
 }
 
 
+def _is_told_by_attributes(kind: type) -> bool:
+    """Whether instances have no state but their attributes: no class written in C is among the bases, save `object`."""
+    for base in kind.__mro__:
+        made_in_c = not base.__flags__ & _PY_TPFLAGS_HEAPTYPE or getattr(base.__new__, "__self__", None) is base
+        if made_in_c and base is not object:
+            return base is Generic
+    return True
+
+
 def _attributes(value: Any, kind: type, around: set[int]) -> Hashable:
     """Attributes and slots by name, without the caches that ``functools.cached_property`` leaves among them."""
     found: dict[str, Any] = {}
     for base in kind.__mro__:
-        slots: str | Iterable[str] = base.__dict__.get("__slots__", ())
-        for slot in (slots,) if isinstance(slots, str) else slots:
-            mangled = slot.startswith("__") and not slot.endswith("__")
-            name = f"_{base.__name__.lstrip('_')}{slot}" if mangled else slot
-            if name not in _NO_ATTRIBUTES and hasattr(value, name):
-                found[name] = getattr(value, name)
+        for name, slot in vars(base).items():
+            if type(slot) is MemberDescriptorType and name not in _NO_ATTRIBUTES:
+                with suppress(AttributeError):
+                    found[name] = slot.__get__(value, kind)
     found.update(getattr(value, "__dict__", ()))
     if not found:
         return None
@@ -138,34 +148,58 @@ def _attributes(value: Any, kind: type, around: set[int]) -> Hashable:
     )
 
 
+class _Parameters(NamedTuple):
+    """What a signature says of how arguments are taken."""
+
+    order: tuple[str, ...]
+    positional: tuple[str, ...]
+    by_keyword: frozenset[str]
+    required: frozenset[str]
+    defaults: dict[str, Hashable]
+    more: str | None
+    more_by_name: str | None
+
+    @classmethod
+    def of(cls, factory: Callable[..., object]) -> _Parameters:
+        """Those of a factory; of a built-in callable that tells no signature, all that can be."""
+        try:
+            parameters = list(inspect.signature(factory).parameters.values())
+        except (TypeError, ValueError):
+            return cls((), (), frozenset(), frozenset(), {}, "", "")
+        positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+        by_keyword = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
+        order = tuple(dict.fromkeys(chain(positional, by_keyword)))
+        defaults = {each.name: _counted_default(each.default) for each in parameters if each.default is not each.empty}
+        return cls(
+            order,
+            tuple(positional),
+            frozenset(by_keyword),
+            frozenset(order) - defaults.keys(),
+            defaults,
+            next((each.name for each in parameters if each.kind is each.VAR_POSITIONAL), None),
+            next((each.name for each in parameters if each.kind is each.VAR_KEYWORD), None),
+        )
+
+
 class CallKeys:
     """The keys of one factory's calls; its signature is read once, at the first call that asks."""
 
-    __slots__ = (
-        "_by_keyword",
-        "_defaults",
-        "_factory",
-        "_order",
-        "_positional",
-        "_read",
-        "_required",
-        "_takes_more",
-        "_takes_more_by_name",
-    )
+    __slots__ = ("_factory", "_known_parameters")
 
     def __init__(self, factory: Callable[..., object]) -> None:
         self._factory = factory
-        self._read = False
+        self._known_parameters: _Parameters | None = None
 
     @property
-    def positional(self) -> tuple[str, ...]:
-        """The names of the parameters that take arguments by position."""
-        self._read_signature()
-        return self._positional
+    def _parameters(self) -> _Parameters:
+        known = self._known_parameters
+        if known is None:  # two threads may both come here, and find out the same
+            known = self._known_parameters = _Parameters.of(self._factory)
+        return known
 
     def shown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The call as people read it, without the secrets that are among its arguments."""
-        return call_name(self._factory, self.positional, args, kwargs)
+        return call_name(self._factory, self._parameters.positional, args, kwargs)
 
     def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """The arguments with each that is no hashable value of its own replaced by what it is worth now.
@@ -191,8 +225,10 @@ class CallKeys:
         if isinstance(argument, str):
             name, value = argument, call[1][argument]
         else:
-            known = argument < len(self.positional)
-            name, value = self.positional[argument] if known else f"#{argument + 1}", call[0][argument]
+            positional, more = self._parameters.positional, self._parameters.more
+            known = argument < len(positional)
+            name = positional[argument] if known else f"*{more}" if more else f"#{argument + 1}"
+            value = call[0][argument]
         kind = type(culprit)
         what = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
         where = f"is of type {what}, which" if culprit is value else f"holds an object of type {what}, which"
@@ -203,74 +239,35 @@ class CallKeys:
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """One key for all the ways to write a call of counted arguments: by position, by name, defaults given or not."""
-        self._read_signature()
-        bound: dict[str, Any] = dict(zip(self._positional, args, strict=False))
-        more = args[len(self._positional) :]
+        parameters = self._parameters
+        bound: dict[str, Any] = dict(zip(parameters.positional, args, strict=False))
+        more = args[len(parameters.positional) :]
         by_name: dict[str, Any] = {}
-        misfit = bool(more) and not self._takes_more
+        misfit = bool(more) and parameters.more is None
         for name, value in kwargs.items():
-            if name not in self._by_keyword:
-                misfit = misfit or not self._takes_more_by_name
+            if name not in parameters.by_keyword:
+                misfit = misfit or parameters.more_by_name is None
                 by_name[name] = value
             elif name in bound:
                 misfit = True
             else:
                 bound[name] = value
-        if misfit or not bound.keys() >= self._required:
+        if misfit or not bound.keys() >= parameters.required:
             # The factory will refuse these arguments itself; should it take them, the way they were written is the key.
             return _typed(args), frozenset(zip(kwargs, _typed(kwargs.values()), strict=True))
-        for name, default in self._defaults.items():
+        for name, default in parameters.defaults.items():
             bound.setdefault(name, default)
-        values = _typed([bound[name] for name in self._order])
+        values = _typed([bound[name] for name in parameters.order])
         return values, _typed(more), frozenset(zip(by_name, _typed(by_name.values()), strict=True))
 
     def differing(self, key: Any, other: Any) -> list[str]:
-        """The parameters that two keys of this factory do not share, as far as it can be told."""
-        self._read_signature()
+        """The parameters whose values two keys of this factory do not share, as far as it can be told."""
         if len(key) != 3 or len(other) != 3:
             return []
-        names = [name for name, one, two in zip(self._order, key[0], other[0], strict=True) if one != two]
+        names = [name for name, one, two in zip(self._parameters.order, key[0], other[0], strict=True) if one != two]
         if key[1] != other[1]:
-            names.append("*args")
+            names.append(f"*{self._parameters.more}")
         return names + sorted({name for name, _ in key[2] ^ other[2]})
-
-    def _read_signature(self) -> None:
-        if self._read:
-            return
-        positional: list[str] = []
-        by_keyword: list[str] = []
-        required: set[str] = set()
-        self._defaults: dict[str, Any] = {}
-        self._takes_more = self._takes_more_by_name = False
-        try:
-            parameters = inspect.signature(self._factory).parameters.values()
-        except (TypeError, ValueError):  # some built-in callables tell no signature: each way to write a call is its own
-            parameters = inspect.Signature(
-                [
-                    inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
-                    inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
-                ]
-            ).parameters.values()
-        for parameter in parameters:
-            name, kind = parameter.name, parameter.kind
-            if kind is parameter.VAR_POSITIONAL:
-                self._takes_more = True
-            elif kind is parameter.VAR_KEYWORD:
-                self._takes_more_by_name = True
-            else:
-                if kind is not parameter.KEYWORD_ONLY:
-                    positional.append(name)
-                if kind is not parameter.POSITIONAL_ONLY:
-                    by_keyword.append(name)
-                if parameter.default is parameter.empty:
-                    required.add(name)
-                else:
-                    self._defaults[name] = _counted_default(parameter.default)
-        self._by_keyword = frozenset(by_keyword)
-        self._order = tuple(dict.fromkeys(chain(positional, by_keyword)))
-        self._required = frozenset(required)
-        self._positional = tuple(positional)
-        self._read = True
 
 
 class OwnKeys(CallKeys):

@@ -158,7 +158,10 @@ class LoopState:
         fatal = await self.exits.end_all(on_error)
         self._forget_all()
         if fatal is not None:
-            raise fatal
+            try:
+                raise fatal
+            finally:
+                del fatal  # its traceback holds this frame
 
     def _forget_all(self) -> None:
         for calls in self.calls.values():
@@ -192,7 +195,10 @@ class LoopState:
                         raise
                     # else something has called loop.stop()
         if interruption is not None:
-            raise interruption
+            try:
+                raise interruption
+            finally:
+                del interruption, ending  # its traceback holds this frame
 
     def _interrupt(self) -> None:
         if self._patience is not None:

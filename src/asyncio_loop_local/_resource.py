@@ -114,7 +114,7 @@ class Resource(Scope, Generic[T]):
         try:
             raise error
         finally:
-            del error  # its traceback holds this frame
+            del error, value  # its traceback holds this frame
 
     def begin_exit(self) -> None:
         """Lets its task go on to the exit."""
@@ -153,22 +153,26 @@ class Resource(Scope, Generic[T]):
         self.run_task(self._live(cast("ACM[T]", self.acm)))
 
     async def _live(self, acm: ACM[T]) -> None:
+        error: BaseException | None = None
         try:
-            value = await type(acm).__aenter__(acm)
-        except BaseException as raised:
-            self.raise_if_dropped(raised)
-            error = raised
-        else:
-            self._leave = self.exits.loop.create_future()
-            cause = await self._hold(value)
-            del value
-            await self.finish(cause)
-            return
-        told = self._fail(error)
-        await self.cancel_tasks()
-        self.end(None, None)
-        if not told and isinstance(error, (KeyboardInterrupt, SystemExit)):
-            raise error
+            try:
+                value = await type(acm).__aenter__(acm)
+            except BaseException as raised:
+                self.raise_if_dropped(raised)
+                error = raised
+            else:
+                self._leave = self.exits.loop.create_future()
+                error = await self._hold(value)
+                del value
+                await self.finish(error)
+                return
+            told = self._fail(error)
+            await self.cancel_tasks()
+            self.end(None, None)
+            if not told and isinstance(error, (KeyboardInterrupt, SystemExit)):
+                raise error
+        finally:
+            del error, acm  # the error's traceback holds this frame
 
     def _fail(self, error: BaseException) -> bool:
         """Entering has failed: all who wait get the error, and it is not remembered.
@@ -209,7 +213,10 @@ class Resource(Scope, Generic[T]):
             if self.phase == "open":
                 cause = raised
                 self._close()
-        return cause
+        try:
+            return cause
+        finally:
+            del cause, value  # its traceback holds this frame
 
     def _close(self) -> None:
         """It is on its way out: no longer in its place, nor to be found."""

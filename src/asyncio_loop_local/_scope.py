@@ -140,13 +140,16 @@ class Scope(Asker):
         except BaseException as raised:
             self.raise_if_dropped(raised)
             error = raised
-        if self.tasks:
-            await self.cancel_tasks()
-        if self.phase == "ended":
-            return  # nobody waits for it any more
-        if isinstance(error, asyncio.CancelledError):
-            error = None if self._interrupted or cause is not None else _was_cancelled(self.name, error)
-        self.end(error, cause)
+        try:
+            if self.tasks:
+                await self.cancel_tasks()
+            if self.phase == "ended":
+                return  # nobody waits for it any more
+            if isinstance(error, asyncio.CancelledError):
+                error = None if self._interrupted or cause is not None else _was_cancelled(self.name, error)
+            self.end(error, cause)
+        finally:
+            del error, cause  # their tracebacks hold this frame
 
     async def cancel_tasks(self) -> None:
         """Cancels the tasks it has started and waits for them, until there are none."""

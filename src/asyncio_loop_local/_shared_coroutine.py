@@ -172,7 +172,10 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
                 if asker is not None:
                     asker.awaiting.remove(run)
             if not _was_taken_away(task):
-                return cast("T_co", task.result())
+                try:
+                    return cast("T_co", task.result())
+                finally:
+                    del task  # the traceback of its error holds this frame
         return self._done.result()
 
     def _start(self) -> _Run:
