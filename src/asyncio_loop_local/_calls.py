@@ -64,7 +64,7 @@ class Call:
         try:
             return await resource.leave()
         finally:
-            if leaving.get(self.key) is resource:
+            if resource.phase == "ended" and leaving.get(self.key) is resource:
                 del leaving[self.key]
 
 

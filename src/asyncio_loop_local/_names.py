@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from types import FunctionType
+from typing import cast
 
 _MASK = "***"
 _LONGEST = 200
@@ -22,15 +25,18 @@ _BEARER = re.compile(r"(?P<before>\b(?:Bearer|Basic)\s+)[^\s'\",]+", re.IGNORECA
 
 def name_of(factory: object) -> str:
     """The name that people know a callable by."""
-    while (inner := getattr(factory, "func", None)) is not None and not hasattr(factory, "__name__"):
-        factory = inner  # a functools.partial has no name of its own
-    name = getattr(factory, "__qualname__", None) or type(factory).__qualname__
-    return str(name).rpartition("<locals>.")[2]
+    while isinstance(factory, partial):
+        factory = cast("partial[object]", factory).func
+    name: object = getattr(factory, "__qualname__", None)
+    if not isinstance(name, str):
+        name = type(factory).__qualname__
+    return name.rpartition("<locals>.")[2]
 
 
 def name_of_acm(acm: object) -> str:
     """The name of an ACM that was handed over as an object: that of its generator function, or of its class."""
-    return name_of(getattr(acm, "func", None) or type(acm))
+    function: object = vars(acm).get("func") if hasattr(acm, "__dict__") else None
+    return name_of(function if isinstance(function, FunctionType) else type(acm))
 
 
 def is_secret(name: str) -> bool:

@@ -46,7 +46,7 @@ class Origin(Protocol):
 class Resource(Scope, Generic[T]):
     """Made, entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
 
-    __slots__ = ("_askers", "_leave", "_origin", "acm", "since", "value")
+    __slots__ = ("_askers", "_leave", "_leaves_at_once", "_origin", "acm", "since", "value")
 
     def __init__(self, exits: ExitOrder, acm: ACM[T] | None, origin: Origin) -> None:
         super().__init__(exits)
@@ -54,6 +54,7 @@ class Resource(Scope, Generic[T]):
         self._origin = origin
         self._askers: Waiters[_Entered] = Waiters()
         self._leave: asyncio.Future[None] | None = None
+        self._leaves_at_once = False  # as soon as it is entered
         self.value: T = cast("T", None)
         self.since: float | None = None  # when it was entered, on the loop's clock
 
@@ -78,11 +79,7 @@ class Resource(Scope, Generic[T]):
         :returns: what the exit raised.
         """
         self.forget()
-        if self.phase == "entering":
-            try:
-                await self.acquire()
-            except Exception:
-                return None  # those who asked for it have the error
+        self._leaves_at_once = True
         return await self.exit()
 
     async def acquire(self) -> T:
@@ -205,6 +202,8 @@ class Resource(Scope, Generic[T]):
         self.exits.push(self)
         self._log("entered %s")
         self._askers.tell((value, None))
+        if self._leaves_at_once:
+            self.begin_exit()
         cause: BaseException | None = None
         try:
             await cast("asyncio.Future[None]", self._leave)

@@ -119,7 +119,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         return self._wait().__await__()
 
     def send(self, value: Any, /) -> Any:
-        driver = current_task()
+        driver = _driver()
         steps = self._drivers.get(driver)
         if steps is None:
             if value is not None:
@@ -132,7 +132,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             raise
 
     def throw(self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None, /) -> Any:
-        driver = current_task()
+        driver = _driver()
         steps = self._drivers.setdefault(driver, self._drivers.get(driver) or self.__await__())
         error = typ if isinstance(typ, BaseException) else val if isinstance(val, BaseException) else typ()
         try:
@@ -143,7 +143,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
 
     def close(self) -> None:
         """Let go of what the task that calls this has waited for; others go on."""
-        steps = self._drivers.pop(current_task(), None)
+        steps = self._drivers.pop(_driver(), None)
         if steps is not None:
             steps.close()
 
@@ -158,8 +158,14 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
     async def _wait(self) -> T_co:
         if self._loop is not get_running_loop():
             return await self._elsewhere()
-        while self._done is None:
-            run = self._run or self._start()
+        while True:
+            run = self._run
+            if run is not None and run.task is not None and run.task.done():
+                self._finished(run, run.task)  # and not at the loop's next turn, when it will call this
+                run = None
+            if self._done is not None:
+                return self._done.result()
+            run = run or self._start()
             asker = ask_for(run)
             try:
                 task = await run.waiters.wait(self._loop)
@@ -176,7 +182,6 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
                     return cast("T_co", task.result())
                 finally:
                     del task  # the traceback of its error holds this frame
-        return self._done.result()
 
     def _start(self) -> _Run:
         coroutine, self._first = self._first or self._function(), None
@@ -194,7 +199,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         run.is_over = True
         run.task = None  # its context refers to the run
         if self._run is not run:
-            return  # everybody who had waited for it was cancelled, and so it was
+            return  # this was called before, or everybody who had waited for it was cancelled, and so it was
         self._run = None
         told = run.waiters.tell(task)
         if task.cancelled():
@@ -216,6 +221,13 @@ def mark_coroutine_function(function: Any) -> None:
         inspect.markcoroutinefunction(function)
     else:
         function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # its mark before 3.12
+
+
+def _driver() -> Task[Any] | None:
+    try:
+        return current_task()
+    except RuntimeError:
+        return None  # no loop runs, as where a coroutine is closed that could not be started
 
 
 def _was_taken_away(task: Task[Any]) -> bool:
