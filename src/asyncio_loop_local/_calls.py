@@ -174,7 +174,13 @@ class Factory:
             return None, None
         key = self.keys.key(*self.keys.count(args, kwargs))
         call = calls.remembered.get(key)
-        return (None, calls.leaving.get(key)) if call is None else (call, call.resource)
+        if call is not None:
+            return call, call.resource
+        resource = calls.leaving.get(key)
+        if resource is not None and resource.phase == "ended":  # who had begun to leave it was cancelled
+            del calls.leaving[key]
+            resource = None
+        return None, resource
 
     def _count(self, calls: Calls, key: Hashable) -> None:
         last, calls.last_key = calls.last_key, key

@@ -77,10 +77,16 @@ class Resource(Scope, Generic[T]):
         """Exits it before its loop ends; from now on nobody finds it. One that is being entered is waited for.
 
         :returns: what the exit raised.
+        :raises RuntimeError: if its enter waits, through whatever others, for the code that asks for this.
         """
+        asker = ask_for(self) if self.phase == "entering" else None
         self.forget()
         self._leaves_at_once = True
-        return await self.exit()
+        try:
+            return await self.exit()
+        finally:
+            if asker is not None:
+                asker.awaiting.remove(self)
 
     async def acquire(self) -> T:
         """Its value, as soon as it is entered; side by side with all others that are being entered.
