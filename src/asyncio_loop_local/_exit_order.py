@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 class ExitOrder:
     """What is open on one loop, and what is on its way in or out; lives as long as the loop's state."""
 
-    __slots__ = ("_blocked", "_freed", "_newest", "_stack", "_watchers", "busy", "loop", "turn")
+    __slots__ = ("_blocked", "_freed", "_freed_newest_first", "_newest", "_stack", "_watchers", "busy", "loop", "turn")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
@@ -28,9 +28,10 @@ class ExitOrder:
         self.turn: Scope | None = None  # what ends now, where everything ends
         self._stack: dict[Scope, None] = {}
         self._newest = 0
-        # Taken from the stack and put back, since something open had acquired them; a heap of those that are free again.
+        # Taken from the stack and put back, since something open had acquired them; and those that are free again, by serial.
         self._blocked: dict[Scope, None] = {}
-        self._freed: list[tuple[int, Scope]] = []
+        self._freed: dict[int, Scope] = {}
+        self._freed_newest_first: list[int] = []
         self._watchers: Waiters[None] = Waiters()
 
     def __bool__(self) -> bool:
@@ -38,7 +39,7 @@ class ExitOrder:
 
     def __iter__(self) -> Iterator[Scope]:
         """All that is here, in the order in which it was opened; what is being entered comes last."""
-        return iter(sorted({*self._stack, *self._blocked, *(scope for _, scope in self._freed), *self.busy}, key=_age))
+        return iter(sorted({*self._stack, *self._blocked, *self._freed.values(), *self.busy}, key=_age))
 
     def push(self, scope: Scope) -> None:
         """It is open now, and the newest."""
@@ -53,9 +54,8 @@ class ExitOrder:
             del self._stack[scope]
         elif scope in self._blocked:
             del self._blocked[scope]
-        elif self._freed:
-            self._freed = [entry for entry in self._freed if entry[1] is not scope]
-            heapq.heapify(self._freed)
+        else:
+            self._freed.pop(scope.serial, None)
 
     def ended(self, scope: Scope) -> None:
         """It has ended: what it had acquired may end too."""
@@ -67,7 +67,8 @@ class ExitOrder:
             used.waived.pop(scope, None)
             if not used.users and used in self._blocked:
                 del self._blocked[used]
-                heapq.heappush(self._freed, (-used.serial, used))
+                self._freed[used.serial] = used
+                heapq.heappush(self._freed_newest_first, -used.serial)
         for user in (*scope.users, *scope.waived):
             user.uses.pop(scope, None)
         scope.uses.clear()
@@ -103,19 +104,21 @@ class ExitOrder:
             self.turn.interrupt()
 
     def _take(self) -> Scope | None:
+        """The newest of those that nothing open has acquired, no longer in its place."""
         while self._stack:
             scope = next(reversed(self._stack))
-            if self._freed and -self._freed[0][0] > scope.serial:
+            if self._freed_newest_first and -self._freed_newest_first[0] > scope.serial:
                 break
             self._stack.popitem()
             if not scope.users:
                 return scope
             self._blocked[scope] = None
-        while self._freed:
-            scope = heapq.heappop(self._freed)[1]
-            if not scope.users:
-                return scope
-            self._blocked[scope] = None
+        while self._freed_newest_first:
+            freed = self._freed.pop(-heapq.heappop(self._freed_newest_first), None)
+            if freed is not None and not freed.users:
+                return freed
+            if freed is not None:
+                self._blocked[freed] = None
         return None
 
 

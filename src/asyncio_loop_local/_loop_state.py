@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import sys
+import threading
 import warnings
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol, cast
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from ._scope import Scope
 
 _ATTRIBUTE = "_asyncio_loop_local"
+_SECONDS_TO_ANSWER = 5.0
 _DOORS = ("close", "shutdown_asyncgens", "create_task")
 
 
@@ -87,14 +89,16 @@ class LoopState:
         self._close = loop.close
         self._shutdown_asyncgens = loop.shutdown_asyncgens
         self._create_task: Callable[..., asyncio.Task[Any]] = loop.create_task
+        done: list[str] = []
         try:
             own: dict[str, Any] = vars(loop)
-            for door in _DOORS:
-                if door in own:
-                    self._replaced[door] = own[door]
-                setattr(loop, door, getattr(self, door))
-            setattr(loop, _ATTRIBUTE, self)
+            self._replaced = {door: own[door] for door in _DOORS if door in own}
+            for name, value in ((_ATTRIBUTE, self), *((door, getattr(self, door)) for door in _DOORS)):
+                setattr(loop, name, value)
+                done.append(name)
         except (AttributeError, TypeError) as error:
+            for name in done:
+                delattr(loop, name)
             kind = type(loop)
             raise TypeError(
                 f"an event loop of class {kind.__module__}.{kind.__qualname__} can hold nothing of its own, since nothing can be "
@@ -222,8 +226,8 @@ class LoopState:
         try:
             if loop.is_closed():
                 return
-            if loop.is_running():  # in a daemon thread
-                asyncio.run_coroutine_threadsafe(self.end(self._report), loop).result()
+            if loop.is_running():
+                self._end_in_daemon_thread()
             elif held:
                 loop.set_default_executor(_process.LateExecutor())
                 self._run_to_end()
@@ -236,6 +240,23 @@ class LoopState:
                     stacklevel=2,
                     source=loop,
                 )
+
+    def _end_in_daemon_thread(self) -> None:
+        """Lets the thread whose loop this is end it, with its tasks; does without a loop that does not answer."""
+        loop = self.loop
+        answered, done = threading.Event(), threading.Event()
+
+        def start() -> None:
+            answered.set()
+            ending = asyncio.Task(self._end_after_tasks(), loop=loop, name="asyncio_loop_local")
+            hide(ending)
+            ending.add_done_callback(lambda _: done.set())
+
+        loop.call_soon_threadsafe(start)
+        if not answered.wait(_SECONDS_TO_ANSWER):
+            return
+        while not done.wait(0.01) and not loop.is_closed():
+            pass  # its runner may come to an end meanwhile, and close the loop
 
     def process_forked(self) -> None:
         """Leaves all to the parent process: in this one, the loop exits nothing and finalizes no async generator."""

@@ -101,7 +101,7 @@ class Scope(Asker):
             return
         user.uses[self] = None
         self.users[user] = None
-        while user.users and (circle := find_path(user, self, _users_of)) is not None:
+        while user.users and user in self.users and (circle := find_path(user, self, _users_of)) is not None:
             newest = max(circle, key=_age)
             waived = circle[(circle.index(newest) + 1) % len(circle)]
             del newest.users[waived]
