@@ -23,7 +23,12 @@ def _register(awaitable: Awaitable[object]) -> None:  # pyright: ignore[reportUn
             f"argument 'awaitable' of _register() must be awaitable, not {type(awaitable).__qualname__}: "
             f"for a function there is atexit.register()"
         )
-    register(lambda: awaitable)
+
+    def awaited() -> Awaitable[object]:
+        return awaitable
+
+    awaited.__qualname__ = getattr(awaitable, "__qualname__", type(awaitable).__qualname__)
+    register(awaited)
 
 
 async def _fire() -> None:  # pyright: ignore[reportUnusedFunction]  # older code's

@@ -251,4 +251,6 @@ def _look_like(wrapper: Callable[..., Any], factory: Callable[..., Any]) -> None
     functools.update_wrapper(wrapper, factory, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
     if not hasattr(factory, "__name__"):
         wrapper.__name__ = wrapper.__qualname__ = name_of(factory)
-        wrapper.__doc__ = getattr(getattr(factory, "func", factory), "__doc__", None)
+        while isinstance(factory, functools.partial):
+            factory = factory.func
+        wrapper.__module__, wrapper.__doc__ = factory.__module__, factory.__doc__

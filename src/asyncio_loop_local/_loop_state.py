@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "_asyncio_loop_local"
 _SECONDS_TO_ANSWER = 5.0
-_DOORS = ("close", "shutdown_asyncgens", "create_task")
+_DOORS = ("close", "shutdown_asyncgens", "create_task", "get_task_factory")
 
 
 class LoopLocalStorage(dict[Any, Any]):
@@ -61,6 +61,7 @@ class LoopState:
         "_at_end",
         "_close",
         "_create_task",
+        "_get_task_factory",
         "_patience",
         "_replaced",
         "_shutdown_asyncgens",
@@ -88,6 +89,7 @@ class LoopState:
         loop = self.loop
         self._close = loop.close
         self._shutdown_asyncgens = loop.shutdown_asyncgens
+        self._get_task_factory = loop.get_task_factory
         self._create_task: Callable[..., asyncio.Task[Any]] = loop.create_task
         done: list[str] = []
         try:
@@ -128,6 +130,26 @@ class LoopState:
             scope.adopt(task)
         return task
 
+    def get_task_factory(self) -> Any:
+        """The loop's task factory; an eager one is given to a resource's code so that its tasks are the resource's.
+
+        For anyio, which makes tasks by the class that it finds in an eager factory, and not by the loop.
+        """
+        factory: Any = self._get_task_factory()
+        if sys.version_info >= (3, 12):
+            scope = scope_on(self.exits)
+            if scope is not None and getattr(factory, "__code__", None) is asyncio.eager_task_factory.__code__:
+                (cell,) = factory.__closure__
+                task_class = cell.cell_contents
+
+                def make(*args: Any, **kwargs: Any) -> Any:
+                    task = task_class(*args, **kwargs)
+                    scope.adopt(task)
+                    return task
+
+                return asyncio.create_eager_task_factory(make)
+        return factory
+
     async def shutdown_asyncgens(self) -> None:
         """The end of a loop in a runner: its tasks have ended, its async generators and executor are still there."""
         if self.exits:
@@ -155,6 +177,7 @@ class LoopState:
                 self._run_to_end()
         finally:
             self._detach()
+            self.storage = LoopLocalStorage()  # an error on its way out may hold this frame, but not what users have stored
             self._close()
 
     async def end(self, on_error: OnError) -> None:
@@ -248,6 +271,7 @@ class LoopState:
 
         def start() -> None:
             answered.set()
+            loop.set_default_executor(_process.LateExecutor())
             ending = asyncio.Task(self._end_after_tasks(), loop=loop, name="asyncio_loop_local")
             hide(ending)
             ending.add_done_callback(lambda _: done.set())
@@ -304,7 +328,7 @@ async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
     """Cancels tasks and waits for them, as `asyncio.run` does."""
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    await asyncio.wait(tasks)
     for task in tasks:
         if not task.cancelled() and (error := task.exception()) is not None:
             message = "unhandled exception while the loop was being closed"

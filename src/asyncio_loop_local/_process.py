@@ -59,7 +59,10 @@ class LateExecutor(ThreadPoolExecutor):
                 future.set_result(result)
 
         if future.set_running_or_notify_cancel():
-            threading.Thread(target=run, name="asyncio_loop_local at exit", daemon=True).start()
+            try:
+                threading.Thread(target=run, name="asyncio_loop_local at exit", daemon=True).start()
+            except RuntimeError:  # Python 3.12 starts none by then
+                run()
         return future
 
 

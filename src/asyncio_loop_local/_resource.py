@@ -134,7 +134,10 @@ class Resource(Scope, Generic[T]):
         acm, self.acm, self.value = self.acm, None, cast("T", None)
         if acm is not None and self._leave is not None:
             kind = None if cause is None else type(cause)
-            await type(acm).__aexit__(acm, kind, cause, None if cause is None else cause.__traceback__)
+            try:
+                await type(acm).__aexit__(acm, kind, cause, None if cause is None else cause.__traceback__)
+            finally:
+                del cause  # its traceback holds this frame
 
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended, and keeps nothing alive."""
@@ -296,12 +299,12 @@ def checked_acm(acm: ACM[T], *, where: str) -> ACM[T]:
     elif isinstance(got, type):
         what = f"the class {name_of(got)}"
         advice = "an instance is needed: call the class"
-    elif callable(got):
-        what = f"a callable, {name_of(got)}"
-        advice = "what it returns is needed: call it"
     elif hasattr(kind, "__enter__") and hasattr(kind, "__exit__"):
         what = f"a synchronous context manager, of class {kind.__qualname__}"
         advice = "enter it in a function decorated with @contextlib.asynccontextmanager"
+    elif callable(got):
+        what = f"a callable, {name_of(got)}"
+        advice = "what it returns is needed: call it"
     else:
         what = f"an object of class {kind.__qualname__}"
         if hasattr(kind, "aclose"):

@@ -37,8 +37,11 @@ class StickyACM(Generic[T_co]):
     __slots__ = ("_acm",)
 
     def __init__(self, acm: ACM[T_co]) -> None:
-        """Take the asynchronous context manager to enter."""
-        self._acm = acm
+        """Take the asynchronous context manager to enter.
+
+        :raises TypeError: if it is none.
+        """
+        self._acm = checked_acm(acm, where="StickyACM()")
 
     async def __aenter__(self) -> T_co:
         """Return what the asynchronous context manager gave when this loop entered it, which it does now if it has not."""

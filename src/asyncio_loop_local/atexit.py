@@ -5,8 +5,8 @@ from __future__ import annotations
 import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
+from ._keys import CallKeys
 from ._loop_state import attached_state, loop_state
-from ._names import call_name
 from ._scope import Scope
 
 if TYPE_CHECKING:
@@ -35,7 +35,7 @@ class Callback(Scope):
 
     @property
     def name(self) -> str:
-        return f"atexit callback {call_name(self.function, (), self._args, self._kwargs)}"
+        return f"atexit callback {CallKeys(self.function).shown(self._args, self._kwargs)}"
 
     async def on_exit(self, cause: BaseException | None) -> None:
         result = self.function(*self._args, **self._kwargs)
@@ -57,6 +57,8 @@ def register(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> 
     given: object = function
     if not callable(given):
         advice = "pass the function, and its arguments after it" if inspect.isawaitable(given) else "pass a function"
+        if inspect.iscoroutine(given):
+            given.close()  # or it would warn that it was never awaited
         raise TypeError(f"argument 'function' of atexit.register() must be callable, not {type(given).__qualname__}: {advice}")
     Callback(loop_state().exits, function, args, kwargs)
     return function

@@ -1,0 +1,494 @@
+"""All that a loop holds goes with the loop, and what a resource held goes with the resource, by reference counting."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import pytest
+
+from asyncio_loop_local import (
+    LoopLocalStorage,
+    aclose,
+    atexit,
+    enter,
+    enter_once,
+    release,
+    singleton,
+    sticky_acm,
+    sticky_singleton_acm,
+    storage,
+)
+from conftest import Run
+
+RUNS = 50
+
+Main = Callable[[], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(autouse=True)
+def no_collector() -> Iterator[None]:
+    """Leaves all to reference counting."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+class Held:
+    """Something that can be watched; as an ACM, it gives itself."""
+
+    def __init__(self) -> None:
+        self.loop = asyncio.get_running_loop()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        pass
+
+
+class OwnError(Exception):
+    """An error that can be watched."""
+
+
+class Alive:
+    """Counts which of the objects that it was shown are still alive."""
+
+    def __init__(self) -> None:
+        self._refs: list[weakref.ref[Any]] = []
+
+    def watch(self, *things: object) -> None:
+        self._refs.extend(map(weakref.ref, things))
+
+    def still(self) -> list[object]:
+        assert self._refs
+        return [thing for ref in self._refs if (thing := ref()) is not None]
+
+
+make = sticky_singleton_acm(Held)
+make_singleton = singleton(Held)
+
+
+@singleton
+def loop_of_singleton() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+@singleton
+def with_unhashable(options: dict[str, Any]) -> Held:
+    held = Held()
+    options["held"] = held
+    return held
+
+
+async def hold_in_storage(alive: Alive) -> None:
+    """The loop itself, and what refers to it, in `storage()`."""
+    held = Held()
+    storage()["loop"] = asyncio.get_running_loop()
+    storage()["held"] = held
+    alive.watch(held, storage())
+
+
+async def hold_in_singletons(alive: Alive) -> None:
+    """Singletons that are the loop, and that refer to it."""
+    alive.watch(make_singleton())
+    assert loop_of_singleton() is asyncio.get_running_loop()
+    alive.watch(with_unhashable({"loop": asyncio.get_running_loop()}))
+
+
+async def hold_in_resources(alive: Alive) -> None:
+    """Resources of every kind, whose values refer to the loop."""
+    held = Held()
+    alive.watch(await enter(Held()), await enter_once(held))
+    async with sticky_acm(Held()) as sticky, make() as made:
+        alive.watch(held, sticky, made)
+    storage()["loop"] = asyncio.get_running_loop()
+
+
+async def hold_in_generators(alive: Alive) -> None:
+    """Resources made of async generators, with a task group and tasks left behind."""
+
+    @asynccontextmanager
+    async def resource() -> AsyncGenerator[Held]:
+        held = Held()
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(asyncio.Event().wait())
+            yield held
+            task.cancel()
+
+    @asynccontextmanager
+    async def careless() -> AsyncGenerator[Held]:
+        held = Held()
+        held.task = asyncio.create_task(asyncio.Event().wait())  # type: ignore[attr-defined]  # makes a circle with the loop
+        yield held
+
+    alive.watch(await enter(resource()), await enter(careless()))
+
+
+async def hold_in_users(alive: Alive) -> None:
+    """Resources that use each other."""
+
+    @asynccontextmanager
+    async def user() -> AsyncGenerator[Held]:
+        async with make() as used:
+            held = Held()
+            held.used = used  # type: ignore[attr-defined]  # as a resource refers to what it uses
+            yield held
+
+    factory = sticky_singleton_acm(user)
+    async with factory() as held, make() as used:
+        alive.watch(held, used)
+
+
+async def hold_in_callbacks(alive: Alive) -> None:
+    """Callbacks that refer to the loop."""
+    held = Held()
+    alive.watch(held)
+    atexit.register(lambda *_args: None, held, storage())
+
+
+async def hold_in_tasks(alive: Alive) -> None:
+    """A task of the user's in `storage()`, which the runner cancels."""
+
+    async def work() -> None:
+        async with make() as held:
+            alive.watch(held)
+            await asyncio.Event().wait()
+
+    storage()["task"] = task = asyncio.create_task(work())
+    alive.watch(task)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+
+
+async def hold_in_failures(alive: Alive) -> None:
+    """Resources and callbacks whose enter or exit fails, with the loop in their tracebacks."""
+
+    class FailsToExit(Held):
+        async def __aexit__(self, *_exc: object) -> None:
+            loop = asyncio.get_running_loop()
+            assert loop is self.loop
+            raise LookupError("exit")
+
+    class FailsToEnter(Held):
+        async def __aenter__(self) -> Self:
+            loop = asyncio.get_running_loop()
+            assert loop is self.loop
+            raise LookupError("enter")
+
+    def ignore(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
+        pass
+
+    asyncio.get_running_loop().set_exception_handler(ignore)
+    failing = FailsToEnter()
+    alive.watch(await enter(FailsToExit()), failing)
+    with pytest.raises(LookupError, match="enter"):
+        await enter_once(failing)
+    with pytest.raises(LookupError, match="enter"):
+        async with sticky_singleton_acm(FailsToEnter)():
+            pass
+
+
+HOLDS = [
+    hold_in_storage,
+    hold_in_singletons,
+    hold_in_resources,
+    hold_in_generators,
+    hold_in_users,
+    hold_in_callbacks,
+    hold_in_tasks,
+    hold_in_failures,
+]
+
+Hold = Callable[[Alive], Coroutine[Any, Any, None]]
+
+
+# Since Python 3.12 the `asyncio.gather` by which a runner cancels tasks makes a circle of their errors and the loop.
+@pytest.mark.parametrize("hold", [hold for hold in HOLDS if hold is not hold_in_tasks])
+def test_fifty_runs_leave_no_loop_alive(run: Run, hold: Hold) -> None:
+    """Whatever refers to the loop from what it holds, fifty runs leave no loop alive, nor anything that one held."""
+    loops, alive = Alive(), Alive()
+
+    async def main() -> None:
+        loops.watch(asyncio.get_running_loop())
+        await hold(alive)
+
+    for _ in range(RUNS):
+        run(main())
+    assert loops.still() == []
+    assert alive.still() == []
+
+
+@pytest.mark.parametrize("hold", HOLDS)
+def test_fifty_loops_closed_by_hand(new_loop: Callable[[], asyncio.AbstractEventLoop], hold: Hold) -> None:
+    """So do fifty loops that are driven and closed by hand."""
+    loops, alive = Alive(), Alive()
+    for _ in range(RUNS):
+        loop = new_loop()
+        loops.watch(loop)
+        loop.run_until_complete(hold(alive))
+        loop.close()
+        del loop
+    assert loops.still() == []
+    assert alive.still() == []
+
+
+@pytest.mark.parametrize("hold", [hold for hold in HOLDS if hold not in {hold_in_tasks, hold_in_failures}])
+def test_aclose_leaves_nothing(run: Run, hold: Hold) -> None:
+    """After `aclose` nothing that the loop held is alive, though the loop goes on; and then the loop goes, too."""
+    loops = Alive()
+
+    async def main() -> None:
+        loops.watch(asyncio.get_running_loop())
+        for _ in range(3):
+            alive = Alive()
+            await hold(alive)
+            await aclose()
+            left = [thing for thing in alive.still() if not isinstance(thing, LoopLocalStorage)]
+            assert left == []
+            assert storage() == {}
+
+    run(main())
+    assert loops.still() == []
+
+
+class Short(Held):
+    """Dies, while it is held, when it is told to; nothing of asyncio's is in its error but the loop."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.dead = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        assert task is not None
+        self.die = task.cancel
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.dead.set()
+
+
+def test_a_resource_that_died_leaves_nothing(run: Run) -> None:
+    """A resource that dies while it is held leaves neither its value nor its ACM alive, while the loop goes on."""
+
+    async def main() -> None:
+        alive = Alive()
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        for enter_it in (enter, enter_once):
+            short = Short()
+            alive.watch(await enter_it(short))
+            assert alive.still() == [short]
+            short.die()
+            await short.dead.wait()
+            del short
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert alive.still() == []
+
+    run(main())
+
+
+def test_a_released_resource_leaves_nothing(run: Run) -> None:
+    """What `release` has ended is not kept alive, while the loop goes on; nor is what could not be exited."""
+
+    async def main() -> None:
+        alive = Alive()
+
+        class Failing(Held):
+            async def __aexit__(self, *_exc: object) -> None:
+                raise LookupError
+
+        make_failing = sticky_singleton_acm(Failing)
+        alive.watch(await make().__aenter__(), await make_failing().__aenter__(), make_singleton())
+        assert len(alive.still()) == 3
+        assert await release(make)
+        with pytest.raises(LookupError):
+            await release(make_failing)
+        assert await release(make_singleton)
+        await asyncio.sleep(0)
+        assert alive.still() == []
+
+    run(main())
+
+
+def test_a_failed_enter_leaves_nothing(run: Run) -> None:
+    """What could not be entered is not kept alive, while the loop goes on."""
+
+    async def main() -> None:
+        alive = Alive()
+
+        class Failing(Held):
+            def __init__(self) -> None:
+                super().__init__()
+                alive.watch(self)
+
+            async def __aenter__(self) -> Self:
+                await asyncio.sleep(0)
+                raise LookupError
+
+        factory = sticky_singleton_acm(Failing)
+        for _ in range(10):
+            with pytest.raises(LookupError):
+                async with factory():
+                    pass
+        with pytest.raises(LookupError):
+            await enter(Failing())
+        with pytest.raises(LookupError):
+            await enter_once(Failing())
+        await asyncio.sleep(0)  # until here the loop has the future that told of the last one
+        assert alive.still() == []
+
+    run(main())
+
+
+def test_a_cancelled_enter_leaves_nothing(run: Run) -> None:
+    """What nobody waited for any more is not kept alive, while the loop goes on."""
+
+    async def main() -> None:
+        alive = Alive()
+        cancelled = 0
+
+        class Slow(Held):
+            async def __aenter__(self) -> Self:
+                nonlocal cancelled
+                alive.watch(self)
+                try:
+                    await asyncio.Event().wait()
+                except asyncio.CancelledError:
+                    cancelled += 1
+                    raise
+                return self
+
+        for _ in range(10):
+            task = asyncio.create_task(enter(Slow()))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            del task
+        for _ in range(3):
+            await asyncio.sleep(0)
+        assert cancelled == 10
+        assert alive.still() == []
+
+    run(main())
+
+
+def test_a_long_lived_resource_forgets_what_it_has_used(run: Run) -> None:
+    """A resource that lives long and acquires many that end before it keeps none of them alive."""
+
+    async def main() -> None:
+        alive = Alive()
+        wanted: asyncio.Queue[Short] = asyncio.Queue()
+
+        @asynccontextmanager
+        async def long() -> AsyncGenerator[None]:
+            async def acquire() -> None:
+                while True:
+                    alive.watch(await enter_once(await wanted.get()))
+                    wanted.task_done()
+
+            task = asyncio.create_task(acquire())
+            yield
+            task.cancel()
+
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+        await enter(long())
+        for _ in range(RUNS):
+            short = Short()
+            await wanted.put(short)
+            await wanted.join()
+            assert alive.still() == [short]
+            short.die()
+            await short.dead.wait()
+            for _ in range(3):
+                await asyncio.sleep(0)
+            del short
+            assert alive.still() == []
+
+    run(main())
+
+
+def test_tasks_of_a_resource_are_let_go_when_they_end(run: Run) -> None:
+    """A resource that starts many short tasks in its life keeps none of them alive."""
+
+    async def main() -> None:
+        alive = Alive()
+        enough = asyncio.Event()
+
+        async def short() -> None:
+            await asyncio.sleep(0)
+
+        @asynccontextmanager
+        async def long() -> AsyncGenerator[None]:
+            async def spawn() -> None:
+                for _ in range(RUNS):
+                    task = asyncio.create_task(short())
+                    alive.watch(task)
+                    await task
+                enough.set()
+
+            task = asyncio.create_task(spawn())
+            yield
+            await task
+
+        await enter(long())
+        await enough.wait()
+        await asyncio.sleep(0)
+        assert alive.still() == []
+
+    run(main())
+
+
+def test_the_callers_context_and_error_are_let_go(run: Run) -> None:
+    """Neither a caller's task nor the error that it got is kept alive by the library."""
+
+    async def main() -> None:
+        alive = Alive()
+
+        class Failing(Held):
+            async def __aenter__(self) -> Self:
+                error = OwnError()
+                alive.watch(error)
+                try:
+                    raise error
+                finally:
+                    del error
+
+        async def use() -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            alive.watch(task)
+            async with make():
+                pass
+            try:
+                await enter(Failing())
+            except OwnError:
+                return
+
+        for _ in range(3):
+            await asyncio.create_task(use())
+        await asyncio.sleep(0)
+        assert alive.still() == []
+
+    run(main())
+
+
+def test_wrapped_factories_hold_no_loop(run: Run) -> None:
+    """A factory wrapped at module level, which lives as long as the process, refers to nothing of a loop that has ended."""
+    before = set(map(id, gc.get_referents(make, make_singleton)))
+
+    async def main() -> None:
+        make_singleton()
+        async with make():
+            pass
+
+    for _ in range(RUNS):
+        run(main())
+    assert set(map(id, gc.get_referents(make, make_singleton))) == before
