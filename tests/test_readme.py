@@ -60,7 +60,7 @@ def test_each_block_runs(block: Block) -> None:
 
 def test_nothing_but_that_site_is_asked() -> None:
     """The blocks reach no other server than the one that stands in for their site."""
-    assert {site for block in blocks() for site in re.findall(r"\w+://[\w.:-]+", block.code)} == {SITE}
+    assert {site for block in blocks() for site in re.findall(r"https?://[\w.:-]+", block.code)} == {SITE}
 
 
 def test_the_package_is_never_installed_by_name() -> None:

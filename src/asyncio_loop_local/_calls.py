@@ -114,6 +114,7 @@ class Calls:
         for call in list(self.remembered.values()):
             if call.resource is not None and call.resource.phase == "made":
                 call.resource.end(None, None)
+            call.value = call.resource = None
         self.remembered.clear()
         self.leaving.clear()
         self.find.cache_clear()

@@ -39,7 +39,8 @@ class ExitOrder:
 
     def __iter__(self) -> Iterator[Scope]:
         """All that is here, in the order in which it was opened; what is being entered comes last."""
-        return iter(sorted({*self._stack, *self._blocked, *self._freed.values(), *self.busy}, key=_age))
+        there = dict.fromkeys([*self._stack, *self._blocked, *self._freed.values(), *self.busy])
+        return iter(sorted(there, key=_age))
 
     def push(self, scope: Scope) -> None:
         """It is open now, and the newest."""

@@ -74,13 +74,15 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         "__name__",
         "__qualname__",
         "__weakref__",
+        "_anew",
         "_await_done",
         "_done",
         "_done_on",
         "_drivers",
-        "_elsewhere",
         "_first",
+        "_forget",
         "_function",
+        "_is_spent",
         "_loop",
         "_run",
         "cr_code",
@@ -96,14 +98,17 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         self,
         first: Coroutine[Any, Any, T_co],
         function: Callable[[], Coroutine[Any, Any, T_co]],
-        elsewhere: Callable[[], Coroutine[Any, Any, T_co]],
+        anew: Callable[[], Coroutine[Any, Any, T_co]],
+        forget: Callable[[], None],
     ) -> None:
         self._first: Coroutine[Any, Any, T_co] | None = first
         if inspect.iscoroutinefunction(function):
             first.close()  # its arguments have been checked, and another one costs nothing
             self._first = None
         self._function = function
-        self._elsewhere = elsewhere
+        self._anew = anew  # the same call, on another loop too
+        self._forget = forget
+        self._is_spent = False
         self._loop = get_running_loop()
         self._run: _Run | None = None
         self._done: Future[T_co] | None = None
@@ -157,7 +162,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
 
     async def _wait(self) -> T_co:
         if self._loop is not get_running_loop():
-            return await self._elsewhere()
+            return await self._anew()
         while True:
             run = self._run
             if run is not None and run.task is not None and run.task.done():
@@ -165,13 +170,15 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
                 run = None
             if self._done is not None:
                 return self._done.result()
+            if self._is_spent:
+                return await self._anew()
             run = run or self._start()
             asker = ask_for(run)
             try:
                 task = await run.waiters.wait(self._loop)
             except CancelledError:
                 if self._run is run and not run.waiters:
-                    self._run = None
+                    self._spend()
                     cast("Task[Any]", run.task).cancel()
                 raise
             finally:
@@ -182,6 +189,12 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
                     return cast("T_co", task.result())
                 finally:
                     del task  # the traceback of its error holds this frame
+
+    def _spend(self) -> None:
+        """Its run has come to nothing: the next call, with its own arguments, and whoever awaits this once more, begin anew."""
+        self._run = None
+        self._is_spent = True
+        self._forget()
 
     def _start(self) -> _Run:
         coroutine, self._first = self._first or self._function(), None
@@ -203,8 +216,12 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         self._run = None
         told = run.waiters.tell(task)
         if task.cancelled():
+            if not _was_taken_away(task):
+                self._spend()
             return
         error = task.exception()
+        if error is not None:
+            self._spend()
         if error is None:
             self._done = self._loop.create_future()
             self._done.set_result(task.result())

@@ -51,7 +51,7 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
             if not iscoroutine(value):
                 return value
             function = partial(factory, *call.args, **call.kwargs)
-            return SharedCoroutine(value, function, partial(wrapper, *call.args, **call.kwargs))
+            return SharedCoroutine(value, function, partial(wrapper, *call.args, **call.kwargs), call.forget)
 
         wrapper = wrapped(factory, make, key, where="singleton")
         if iscoroutinefunction(factory):
