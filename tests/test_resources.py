@@ -376,6 +376,27 @@ def test_what_is_no_resource_is_not_shown(run: Run) -> None:
     run(main())
 
 
+def test_what_was_made_but_not_entered_is_not_shown(run: Run) -> None:
+    """A factory that starts a task when it makes its resource has something to end, but nothing is open before the block."""
+
+    @sticky_singleton_acm
+    def eager() -> Gate:
+        tasks.append(asyncio.create_task(asyncio.Event().wait()))
+        return Gate().open()
+
+    tasks: list[asyncio.Task[Any]] = []
+
+    async def main() -> None:
+        handle = eager()
+        assert resources() == ()
+        assert format_resources() == ""
+        await use(handle)
+        assert [info.tasks for info in resources()] == [(tasks[0],)]
+
+    run(main())
+    assert tasks[0].cancelled()
+
+
 def test_a_second_loop_shows_its_own(run: Run) -> None:
     """Each loop shows what is open on it alone, also while another one runs in another thread."""
     both = threading.Barrier(2)

@@ -709,8 +709,35 @@ def test_an_unhandled_error_of_an_abandoned_run_is_reported(run: Run) -> None:
         await turns()
 
     run(main())
-    gc.collect()
     assert [str(context["exception"]) for context in recorder.contexts] == ["in unwinding"]
+    assert "token() failed when nobody waited for it any more" in recorder.contexts[0]["message"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_failure_and_the_last_cancellation_in_the_same_turn(run: Run, moment: str) -> None:
+    """A run that fails just when its last awaiter is cancelled is reported, once: the error is not lost between the two."""
+    recorder = Recorder()
+
+    async def main() -> None:
+        recorder.listen()
+
+        @singleton
+        async def token() -> str:
+            await asyncio.sleep(0)
+            if moment == "before":
+                awaiter.cancel()
+            else:
+                asyncio.get_running_loop().call_soon(awaiter.cancel)
+            raise ValueError("unheard")
+
+        awaiter = asyncio.create_task(in_task(token))
+        await asyncio.wait([awaiter])
+        assert awaiter.cancelled()
+        await turns()
+
+    run(main())
+    assert [str(context["exception"]) for context in recorder.contexts] == ["unheard"]
+    assert "token() failed when nobody waited for it any more" in recorder.contexts[0]["message"]
 
 
 def test_a_result_and_a_cancellation_in_the_same_turn(run: Run) -> None:

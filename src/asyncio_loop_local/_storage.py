@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from ._loop_state import loop_state, running_loop
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from ._loop_state import LoopLocalStorage
 
 K = TypeVar("K")
 V = TypeVar("V")
+W = TypeVar("W")
 
 
 def storage() -> LoopLocalStorage:
@@ -41,13 +44,18 @@ class LockingDict(dict[K, V], asyncio.Lock):
     ...         careful["count"] += 1
     """
 
-    if not TYPE_CHECKING:  # for a checker, it is made as a dict is
-
-        def __new__(cls, *_args: object, **_kwargs: object) -> Self:
-            """Make the lock of it; the dict's own ``__init__`` takes the arguments."""
-            self = super().__new__(cls)
-            asyncio.Lock.__init__(self)
-            return self
+    @overload
+    def __init__(self, /) -> None: ...
+    @overload
+    def __init__(self: LockingDict[str, W], /, **kwargs: W) -> None: ...
+    @overload
+    def __init__(self, items: Mapping[K, V] | Iterable[tuple[K, V]], /) -> None: ...
+    @overload
+    def __init__(self: LockingDict[str, W], items: Mapping[str, W] | Iterable[tuple[str, W]], /, **kwargs: W) -> None: ...
+    def __init__(self, /, *args: Any, **kwargs: Any) -> None:
+        """Take what a dict takes."""
+        super().__init__(*args, **kwargs)
+        asyncio.Lock.__init__(self)
 
     async def __aenter__(self) -> Self:  # type: ignore[override]  # a Lock gives None here, which nobody can need
         """Lock it, as soon as nobody else has."""
