@@ -1546,3 +1546,23 @@ def test_a_call_in_the_turn_of_the_failure_starts_anew(run: Run) -> None:
         assert [repr(results[0]), results[1]] == ["ValueError('old')", 2]
 
     run(main())
+
+
+def test_a_function_that_cancels_itself_is_not_run_for_ever(run: Run) -> None:
+    """A run that ends as cancelled each time, though nobody who waits was, is given up with an error that says so."""
+    runs: list[int] = []
+
+    async def main() -> None:
+        @singleton
+        async def token() -> None:
+            runs.append(1)
+            task = asyncio.current_task()
+            assert task is not None
+            task.cancel()
+            await asyncio.sleep(0)
+
+        with pytest.raises(RuntimeError, match=r"token\(\) was cancelled 10 times"):
+            await token()
+
+    run(main())
+    assert len(runs) == 10

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
     from ._scope import Scope
 
+_RUNS = 10  # that may be taken away from one who waits; a function that cancels itself would be run for ever
+
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
@@ -102,7 +104,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         forget: Callable[[], None],
     ) -> None:
         self._first: Coroutine[Any, Any, T_co] | None = first
-        if inspect.iscoroutinefunction(function):
+        if _does_nothing_but_make(first, function):
             first.close()  # its arguments have been checked, and another one costs nothing
             self._first = None
         self._function = function
@@ -163,7 +165,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
     async def _wait(self) -> T_co:
         if self._loop is not get_running_loop():
             return await self._anew()
-        while True:
+        for _ in range(_RUNS):
             run = self._run
             if run is not None and run.task is not None and run.task.done():
                 self._finished(run, run.task)  # and not at the loop's next turn, when it will call this
@@ -177,9 +179,12 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             try:
                 task = await run.waiters.wait(self._loop)
             except CancelledError:
-                if self._run is run and not run.waiters:
-                    self._spend()
-                    cast("Task[Any]", run.task).cancel()
+                if self._run is run and run.task is not None and not run.waiters:
+                    if run.task.done():
+                        self._finished(run, run.task)  # in the same turn: to cancel it would silence its error
+                    else:
+                        self._spend()
+                        run.task.cancel()
                 raise
             finally:
                 if asker is not None:
@@ -189,6 +194,9 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
                     return cast("T_co", task.result())
                 finally:
                     del task  # the traceback of its error holds this frame
+        raise RuntimeError(
+            f"{self.__qualname__}() was cancelled {_RUNS} times while it was awaited, by others than those who had awaited it"
+        )
 
     def _spend(self) -> None:
         """Its run has come to nothing: the next call, with its own arguments, and whoever awaits this once more, begin anew."""
@@ -209,27 +217,26 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         return run
 
     def _finished(self, run: _Run, task: Task[T_co]) -> None:
+        if run.is_over:
+            return  # this was called before
         run.is_over = True
         run.task = None  # its context refers to the run
-        if self._run is not run:
-            return  # this was called before, or everybody who had waited for it was cancelled, and so it was
-        self._run = None
         told = run.waiters.tell(task)
-        if task.cancelled():
-            if not _was_taken_away(task):
+        is_wanted = self._run is run  # else everybody who had waited for it was cancelled, and so it was
+        if is_wanted:
+            self._run = None
+        error = None if task.cancelled() else task.exception()
+        if error is not None or task.cancelled():
+            if is_wanted and not _was_taken_away(task):
                 self._spend()
-            return
-        error = task.exception()
-        if error is not None:
-            self._spend()
-        if error is None:
+            if error is not None and not told:
+                message = f"{run.name} failed when nobody waited for it any more"
+                self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
+        elif is_wanted:
             self._done = self._loop.create_future()
             self._done.set_result(task.result())
             self._await_done = self._done.__await__
             self._done_on = self._loop
-        elif not told:
-            message = f"{run.name} failed when nobody waited for it any more"
-            self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
 
 
 def mark_coroutine_function(function: Any) -> None:
@@ -238,6 +245,14 @@ def mark_coroutine_function(function: Any) -> None:
         inspect.markcoroutinefunction(function)
     else:
         function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # its mark before 3.12
+
+
+def _does_nothing_but_make(coroutine: Coroutine[Any, Any, Any], function: Any) -> bool:
+    """Whether calling the function has made the coroutine and nothing else, so that another call would cost nothing."""
+    while isinstance(function, partial):
+        function = function.func
+    function = getattr(function, "__func__", function)
+    return getattr(function, "__code__", None) is getattr(coroutine, "cr_code", function)
 
 
 def _driver() -> Task[Any] | None:
