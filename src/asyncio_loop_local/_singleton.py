@@ -10,9 +10,10 @@ from ._calls import wrapped
 from ._shared_coroutine import SharedCoroutine, mark_coroutine_function
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
 
     from ._calls import Call
+    from ._typing import Key
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,9 +24,9 @@ _NOT_GIVEN: Any = object()
 @overload
 def singleton(factory: Callable[P, T], /) -> Callable[P, T]: ...
 @overload
-def singleton(factory: Callable[P, T], /, *, key: Callable[P, Hashable] | None) -> Callable[P, T]: ...
+def singleton(factory: Callable[P, T], /, *, key: Key | None) -> Callable[P, T]: ...
 @overload
-def singleton(*, key: Callable[..., Hashable] | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def singleton(*, key: Key | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
     """Return a function that calls ``factory`` once per event loop and key, and returns its result from then on.
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from asyncio import get_running_loop
 from functools import partial
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ._calls import wrapped
 from ._cycles import running_asker
@@ -13,16 +13,18 @@ from ._resource import checked_acm, checked_acm_factory, resource_made_by
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable
     from types import TracebackType
 
     from ._calls import Call
     from ._resource import Resource
-    from ._typing import ACM
+    from ._typing import ACM, Key
 
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+A = TypeVar("A", bound="ACM[object]")
+A_co = TypeVar("A_co", bound="ACM[object]", covariant=True)
 
 _NOT_GIVEN: Any = object()
 
@@ -115,13 +117,52 @@ def sticky_acm(acm: ACM[T]) -> StickyACM[T]:
     return StickyACM(checked_acm(acm, where="sticky_acm()"))
 
 
+# pyright finds no T for an overloaded factory of ACM[T], but does find what is bound by one. Two overloads that match are
+# ambiguous for mypy where the factory takes Any, so mypy, which alone knows this constant, is spared what pyright needs.
+MYPY = False
+
+if TYPE_CHECKING and not MYPY:
+
+    class _StickyACMOf(StickyACM[Any], Generic[A_co]):
+        """A `StickyACM` of what an overloaded factory makes."""
+
+        async def __aenter__(self: _StickyACMOf[ACM[T]]) -> T: ...
+
+    class _Decorator(Protocol):
+        """`sticky_singleton_acm` that waits for its factory."""
+
+        @overload
+        def __call__(  # pyright: ignore[reportOverlappingOverload]
+            self, factory: Callable[P, ACM[T]], /
+        ) -> Callable[P, StickyACM[T]]: ...
+        @overload
+        def __call__(  # pyright: ignore[reportOverlappingOverload]
+            self, factory: Callable[P, A], /
+        ) -> Callable[P, _StickyACMOf[A]]: ...
+
+    @overload
+    def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+        factory: Callable[P, ACM[T]], /, *, key: Key | None = None
+    ) -> Callable[P, StickyACM[T]]: ...
+    @overload
+    def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+        factory: Callable[P, A], /, *, key: Key | None = None
+    ) -> Callable[P, _StickyACMOf[A]]: ...
+    @overload
+    def sticky_singleton_acm(*, key: Key | None = None) -> _Decorator: ...
+
+
 @overload
-def sticky_singleton_acm(factory: Callable[P, ACM[T]], /) -> Callable[P, StickyACM[T]]: ...
+def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+    factory: Callable[P, ACM[T]], /
+) -> Callable[P, StickyACM[T]]: ...
 @overload
-def sticky_singleton_acm(factory: Callable[P, ACM[T]], /, *, key: Callable[P, Hashable] | None) -> Callable[P, StickyACM[T]]: ...
+def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+    factory: Callable[P, ACM[T]], /, *, key: Key | None
+) -> Callable[P, StickyACM[T]]: ...
 @overload
-def sticky_singleton_acm(
-    *, key: Callable[..., Hashable] | None = None
+def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+    *, key: Key | None = None
 ) -> Callable[[Callable[P, ACM[T]]], Callable[P, StickyACM[T]]]: ...
 def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
     """Return a function whose calls give, per event loop and key, one `StickyACM` of what ``factory`` makes.

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Hashable
 
 T_co = TypeVar("T_co", covariant=True)
 
@@ -23,3 +23,9 @@ class ACM(Protocol[T_co]):
         traceback: TracebackType | None,
         /,
     ) -> Awaitable[object]: ...
+
+
+class Key(Protocol):
+    """A function of a call's arguments, whatever it takes; not a ``Callable[...]``, in which mypy sees an Any."""
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Hashable: ...
