@@ -1,0 +1,110 @@
+"""``loop-local-fresh-key``: an argument that is a new object, equal to no other, at every call."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mypy.nodes import (
+    AssignmentExpr,
+    CallExpr,
+    CastExpr,
+    ConditionalExpr,
+    DictExpr,
+    GeneratorExpr,
+    LambdaExpr,
+    ListExpr,
+    OpExpr,
+    SetExpr,
+    StarExpr,
+    TupleExpr,
+)
+from mypy.types import FunctionLike, get_proper_type
+
+from ._hashability import hashes_by_identity
+from ._symbols import in_stub_file
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from mypy.checker import TypeChecker
+    from mypy.nodes import ArgKind, Expression, TypeInfo
+
+_MEND = "make it once and pass that one, or make it inside the factory, or say with key=... what makes two calls the same"
+
+
+def finding(argument: Expression, kind: ArgKind, api: TypeChecker) -> str | None:
+    """What is wrong with an argument written like this, as the rest of a sentence that its name begins."""
+    if kind.is_star() and not isinstance(argument, _DISPLAYS):  # what it is does not matter, and what it holds is not known
+        return None
+    new = _first_new(argument, api)
+    if new is None:
+        return None
+    verb = "holds" if isinstance(argument, _DISPLAYS) else "is"
+    return f"{verb} a new {new} at every call, which equals no other, so no call finds what another one has made: {_MEND}"
+
+
+_DISPLAYS = (TupleExpr, ListExpr, SetExpr, DictExpr)
+
+
+def _first_new(expression: Expression, api: TypeChecker) -> str | None:
+    if isinstance(expression, LambdaExpr):
+        return "lambda"
+    if isinstance(expression, GeneratorExpr):
+        return "generator"
+    if isinstance(expression, CallExpr) and not isinstance(expression.analyzed, CastExpr):
+        made = _class_called(expression, api)
+        if made is None:
+            return None
+        if made.is_newtype:  # which returns what it is given
+            return _first_new(expression.args[0], api) if len(expression.args) == 1 else None
+        return f'"{made.name}"' if hashes_by_identity(made) and _makes_new_instances(made, api) else None
+    for part in _parts(expression):
+        new = _first_new(part, api)
+        if new is not None:
+            return new
+    return None
+
+
+def _parts(expression: Expression) -> Iterable[Expression]:
+    """What the value of an expression is, or holds, for some outcome."""
+    if isinstance(expression, TupleExpr | ListExpr | SetExpr):
+        return expression.items
+    if isinstance(expression, DictExpr):
+        return [part for item in expression.items for part in item if part is not None]
+    if isinstance(expression, ConditionalExpr):
+        return [expression.if_expr, expression.else_expr]
+    if isinstance(expression, OpExpr) and expression.op in {"or", "and"}:
+        return [expression.left, expression.right]
+    if isinstance(expression, AssignmentExpr):
+        return [expression.value]
+    if isinstance(expression, CallExpr) and isinstance(expression.analyzed, CastExpr):
+        return [expression.analyzed.expr]
+    if isinstance(expression, StarExpr):  # of a display, else it has no parts
+        return _parts(expression.expr) if isinstance(expression.expr, _DISPLAYS) else []
+    return []
+
+
+def _class_called(call: CallExpr, api: TypeChecker) -> TypeInfo | None:
+    if call.analyzed is not None:  # a cast, or a type of its own kind
+        return None
+    callee = get_proper_type(api.lookup_type(call.callee)) if api.has_type(call.callee) else None
+    if not isinstance(callee, FunctionLike) or not callee.is_type_obj():
+        return None
+    if any(item.from_type_type for item in callee.items):  # a variable that holds a class, or a subclass
+        return None
+    return callee.type_object()
+
+
+def _makes_new_instances(info: TypeInfo, api: TypeChecker) -> bool:
+    """No ``__new__`` or metaclass that could return an object again; what stub files declare is there for its signature."""
+    if any(base.fullname in _NOT_NEW for base in info.mro):
+        return False
+    if any("__new__" in base.names and not in_stub_file(base, api.modules) for base in info.mro):
+        return False
+    metaclasses = info.metaclass_type.type.mro if info.metaclass_type is not None else []
+    return not any("__call__" in base.names and base.fullname not in _PLAIN_METACLASSES for base in metaclasses)
+
+
+_PLAIN_METACLASSES = frozenset({"builtins.type", "builtins.object", "abc.ABCMeta"})
+# A call of these may return what there was.
+_NOT_NEW = frozenset({"builtins.type", "builtins.super", "weakref.ReferenceType"})
