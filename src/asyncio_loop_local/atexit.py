@@ -20,7 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class Callback(Scope):
+class _Callback(Scope):
     """A function to be called when its loop ends, in a task of its own and in a copy of the context that registered it."""
 
     __slots__ = ("_args", "_kwargs", "function")
@@ -60,7 +60,7 @@ def register(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> 
         if inspect.iscoroutine(given):
             given.close()  # or it would warn that it was never awaited
         raise TypeError(f"argument 'function' of atexit.register() must be callable, not {type(given).__qualname__}: {advice}")
-    Callback(loop_state().exits, function, args, kwargs)
+    _Callback(loop_state().exits, function, args, kwargs)
     return function
 
 
@@ -74,6 +74,6 @@ def unregister(function: Callable[..., object], /) -> None:
     state = attached_state()
     if state is not None:
         for scope in list(state.exits):
-            if isinstance(scope, Callback) and scope.phase == "open" and scope.function == function:
+            if isinstance(scope, _Callback) and scope.phase == "open" and scope.function == function:
                 state.exits.remove(scope)
                 scope.end(None, None)
