@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mypy.nodes import ARG_POS, Decorator, FuncDef, MemberExpr, NameExpr, OverloadedFuncDef, RefExpr, TempNode
-from mypy.types import CallableType, FunctionLike, Instance, NoneType, Overloaded, ProperType, Type, get_proper_type
+from mypy.subtypes import find_member
+from mypy.types import CallableType, FunctionLike, Instance, NoneType, Overloaded, ProperType, Type, UnionType, get_proper_type
 
 from . import _single_use
 from ._marker import BY_ARGUMENTS, BY_OWN_KEY, DECORATOR, FACTORY, Known, marked, shown
@@ -45,8 +46,12 @@ def wrapped(decorator: Known, ctx: FunctionContext | MethodContext, api: TypeChe
         reason = _single_use.finding(given.type, given.function)
         if reason is not None:
             report(api, f"A singleton of {shown(name)} {reason}", ctx.context, SINGLE_USE)
-    of_partial = _of_partial(given.type, decorator.name, ctx, api, lookup)
-    return _with_marker(result if of_partial is None else of_partial, Known(FACTORY, keys, name), api)
+    signature = _signature(given.type, has_key=_has_key(ctx))
+    if signature is not None:
+        result = _of_signature(signature, decorator.name, ctx, api, lookup) or result
+    elif decorator.name == _STICKY and isinstance(given.type, CallableType):
+        result = _of_union(given.type, ctx, api, lookup) or result
+    return _with_marker(result, Known(FACTORY, keys, name), api)
 
 
 def _with_marker(result: ProperType, what: Known, api: TypeChecker) -> ProperType:
@@ -100,13 +105,41 @@ def _partially_applied(typ: ProperType) -> CallableType | None:
     return function.copy_modified(special_sig=None)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _of_partial(
-    factory: ProperType, decorator: str, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup
+def _signature(factory: ProperType, *, has_key: bool) -> FunctionLike | None:
+    """The signature of a factory from which mypy, as it was given, has inferred less than there is in it."""
+    if isinstance(factory, Overloaded) and has_key:
+        return factory  # overloads are kept only of an argument that is the only one
+    if not isinstance(factory, Instance):
+        return None
+    partial = _partially_applied(factory)
+    call = get_proper_type(find_member("__call__", factory, factory))
+    return partial or (call if isinstance(call, Overloaded) else None)
+
+
+def _of_union(factory: CallableType, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> ProperType | None:
+    """What is returned for a factory of one of several context managers, of which mypy infers only what they share."""
+    made = get_proper_type(factory.ret_type)
+    if not isinstance(made, UnionType):
+        return None
+    each_alone = [factory.copy_modified(ret_type=each) for each in made.items]  # pyright: ignore[reportUnknownMemberType]
+    results = [_of_signature(function, _STICKY, ctx, api, lookup) for function in each_alone]
+    callables = [result for result in results if isinstance(result, CallableType)]
+    if len(callables) != len(made.items):
+        return None
+    together = UnionType.make_union([each.ret_type for each in callables])
+    return callables[0].copy_modified(ret_type=together)  # pyright: ignore[reportUnknownMemberType]
+
+
+def _has_key(ctx: FunctionContext | MethodContext) -> bool:
+    return any(parameter == "key" and types for parameter, types in zip(ctx.callee_arg_names, ctx.arg_types, strict=True))
+
+
+def _of_signature(
+    function: FunctionLike, decorator: str, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup
 ) -> ProperType | None:
-    """What a decorator returns for the signature that a partial object has, which mypy tells only to its own plugin."""
-    function = _partially_applied(factory)
+    """What a decorator returns for a signature that is given to it alone."""
     symbol = lookup(_DEFINED_AS[decorator])
-    if function is None or symbol is None or not isinstance(symbol.node, OverloadedFuncDef):
+    if symbol is None or not isinstance(symbol.node, OverloadedFuncDef):
         return None
     overloads = get_proper_type(symbol.node.type)
     if not isinstance(overloads, Overloaded):
@@ -114,6 +147,6 @@ def _of_partial(
     takes_factory = next((item for item in overloads.items if item.arg_kinds[:1] == [ARG_POS]), None)
     if takes_factory is None:
         return None
-    with api.msg.filter_errors():  # what can be said of the partial object has been said
+    with api.msg.filter_errors():  # what can be said of the factory has been said
         result, _ = api.expr_checker.check_call(takes_factory, [TempNode(function, context=ctx.context)], [ARG_POS], ctx.context)
     return get_proper_type(result)
