@@ -646,3 +646,27 @@ def test_loop_class_whose_instances_take_no_attributes_stays_as_it_was() -> None
     assert not {"close", "create_task", "shutdown_asyncgens"} & vars(loop).keys()
     loop.close()
     assert loop.is_closed()
+
+
+def test_every_open_loop_is_ended_though_warnings_are_errors() -> None:
+    """Where the warning of one open loop is raised as an error at interpreter exit, the others are still ended."""
+    script = """
+        import asyncio
+        from asyncio_loop_local import enter
+
+        class Plain:
+            def __init__(self, number):
+                self.number = number
+            async def __aenter__(self):
+                return self
+            async def __aexit__(self, *exc_info):
+                print("exit", self.number, flush=True)
+
+        loops = [asyncio.new_event_loop() for _ in range(3)]
+        for number, loop in enumerate(loops):
+            loop.run_until_complete(enter(Plain(number)))
+    """
+    command = [sys.executable, "-W", "error::ResourceWarning", "-c", textwrap.dedent(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=False)
+    assert sorted(done.stdout.splitlines()) == ["exit 0", "exit 1", "exit 2"]
+    assert "was still open when the interpreter exited" in done.stderr

@@ -25,7 +25,8 @@ async def enter(acm: ACM[T]) -> T:
     tasks that ``acm`` starts live as long as it does, and no runner cancels them before.
 
     :returns: what ``acm.__aenter__`` gives; it can be used until the loop ends, also by tasks that clean up when it does.
-    :raises RuntimeError: if it is needed, while it is being entered, by something that it needs itself.
+    :raises RuntimeError: if it is needed, while it is being entered, by something that it needs itself; what the tasks need
+        that it starts meanwhile is counted in.
     :raises TypeError: if ``acm`` is no asynchronous context manager.
 
     An error of ``__aenter__`` is raised as it is. If the caller is cancelled, so is the entering.

@@ -7,6 +7,7 @@ import os
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any, ParamSpec, Protocol, TypeVar
 from weakref import WeakSet
 
@@ -72,8 +73,9 @@ def _all_attached() -> list[Any]:
 
 
 def _at_interpreter_exit() -> None:
-    for state in _all_attached():
-        state.interpreter_exits()
+    with ExitStack() as states:  # where one raises, as its warning may, the others are ended all the same
+        for state in _all_attached():
+            states.callback(state.interpreter_exits)
 
 
 def _after_fork_in_child() -> None:
