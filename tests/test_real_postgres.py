@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import threading
-import time
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
@@ -15,7 +14,7 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT, CannotRun, postgres_server
+from servers import LONGEST_WAIT, CannotRun, PostgresServer, PostgresView, postgres
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -25,15 +24,8 @@ Pool: TypeAlias = AsyncConnectionPool[psycopg.AsyncConnection[tuple[Any, ...]]]
 _pool = asyncio_loop_local.sticky_singleton_acm(AsyncConnectionPool[psycopg.AsyncConnection[tuple[Any, ...]]])
 
 
-class Server:
-    """The server as one test sees it: all its connections bear the test's own name, and it has a table of that name."""
-
-    def __init__(self, conninfo: str, name: str) -> None:
-        self.conninfo = conninfo
-        self.name = name
-        self._connection = psycopg.connect(conninfo, autocommit=True)
-        self._connection.execute("DROP TABLE IF EXISTS notes")
-        self._connection.execute("CREATE TABLE notes (note text)")
+class Server(PostgresView):
+    """The server, and the pool through which the test uses it."""
 
     def pool(self, *, size: int = 2) -> asyncio_loop_local.StickyACM[Pool]:
         """Asks for the pool, as an application would: with arguments made anew for every call."""
@@ -42,6 +34,19 @@ class Server:
             min_size=size,
             max_size=size,
             open=False,
+            check=AsyncConnectionPool.check_connection,
+            kwargs={"application_name": self.name, "autocommit": True},
+        )
+
+    async def release(self) -> bool:
+        """Releases the pool."""
+        return await asyncio_loop_local.release(
+            _pool,
+            self.conninfo,
+            min_size=2,
+            max_size=2,
+            open=False,
+            check=AsyncConnectionPool.check_connection,
             kwargs={"application_name": self.name, "autocommit": True},
         )
 
@@ -51,46 +56,25 @@ class Server:
             await connection.execute("INSERT INTO notes VALUES (%s)", [note])
             return pool
 
-    def notes(self) -> list[str]:
-        """The notes that were written, in alphabetical order."""
-        return [note for (note,) in self._connection.execute("SELECT note FROM notes ORDER BY note")]
-
-    def back_ends(self) -> int:
-        """How many connections of this test there are."""
-        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s"
-        row = self._connection.execute(query, [self.name]).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def wait_for_back_ends(self, number: int) -> bool:
-        """Waits until there are so many: a back end goes a little later than its client."""
-        deadline = time.monotonic() + LONGEST_WAIT
-        while self.back_ends() != number:
-            if time.monotonic() > deadline:
-                return False
-            time.sleep(0.01)
-        return True
-
-    def close(self) -> None:
-        self._connection.close()
+    async def sleep(self) -> None:
+        """Runs a query that takes for ever."""
+        async with self.pool() as pool, pool.connection() as connection:
+            await connection.execute("SELECT pg_sleep(1000)")
 
 
 @pytest.fixture(scope="module")
-def conninfo() -> Generator[str]:
-    try:
-        server = postgres_server()
-        conninfo = server.__enter__()
-    except CannotRun as error:
-        pytest.skip(f"no PostgreSQL server can run here: {error}")
-    try:
-        yield conninfo
-    finally:
-        server.__exit__(None, None, None)
+def postgres_of_module() -> Generator[PostgresServer]:
+    with ExitStack() as stack:
+        try:
+            server = stack.enter_context(postgres())
+        except CannotRun as error:
+            pytest.skip(f"no PostgreSQL server can run here: {error}")
+        yield server
 
 
 @pytest.fixture
-def server(conninfo: str, request: pytest.FixtureRequest) -> Generator[Server]:
-    server = Server(conninfo, f"test {abs(hash(request.node.nodeid)):x}")
+def server(postgres_of_module: PostgresServer, request: pytest.FixtureRequest) -> Generator[Server]:
+    server = Server(postgres_of_module, f"test {abs(hash(request.node.nodeid)):x}")
     try:
         yield server
     finally:
@@ -282,4 +266,103 @@ def test_closing_a_loop_by_hand_closes_its_pool(new_loop: Callable[[], asyncio.A
         loop.close()
     assert pool.closed
     assert server.notes() == ["1", "2"]
+    assert server.wait_for_back_ends(0)
+
+
+def test_a_pool_whose_server_was_killed_and_started_again_goes_on(run: Run, server: Server) -> None:
+    """A pool that checks its connections gets new ones when the server is back, and is still the loop's one pool."""
+
+    async def main() -> Pool:
+        pool = await server.write("before")
+        await pool.wait(LONGEST_WAIT)
+        await asyncio.to_thread(server.kill_and_start)
+        again = await asyncio.gather(*(server.write(f"after {number}") for number in range(5)))
+        assert all(each is pool for each in again)
+        return pool
+
+    assert run(main()).closed
+    assert server.notes() == ["after 0", "after 1", "after 2", "after 3", "after 4", "before"]
+    assert server.wait_for_back_ends(0)
+
+
+def test_a_query_in_flight_fails_when_the_server_is_killed(run: Run, server: Server) -> None:
+    """Who was waiting for an answer of a server that is killed gets the client's own error, and the pool is still there."""
+
+    async def main() -> None:
+        async with server.pool() as pool:
+            await pool.wait(LONGEST_WAIT)
+        query = asyncio.create_task(server.sleep())
+        assert await asyncio.to_thread(server.wait_for_back_ends, 1, busy=True)
+        await asyncio.to_thread(server.kill_and_start)
+        with pytest.raises(psycopg.OperationalError):
+            await query
+        assert await server.write("after") is pool
+
+    run(main())
+    assert server.notes() == ["after"]
+    assert server.wait_for_back_ends(0)
+
+
+def test_a_pool_without_a_server_is_released_and_made_anew(run: Run, server: Server) -> None:
+    """``release`` closes a pool while its server is down, and the next call opens another one when the server is back."""
+
+    async def main() -> tuple[Pool, Pool]:
+        first = await server.write("before")
+        await first.wait(LONGEST_WAIT)
+        await asyncio.to_thread(server.kill)
+        assert await server.release()
+        assert first.closed
+        assert not await server.release()
+        await asyncio.to_thread(server.start)
+        return first, await server.write("after")
+
+    first, second = run(main())
+    assert first is not second
+    assert second.closed
+    assert server.notes() == ["after", "before"]
+    assert server.wait_for_back_ends(0)
+
+
+def test_a_loop_ends_in_good_order_while_the_server_is_down(run: Run, server: Server) -> None:
+    """A loop whose server was killed ends as ever: its pool is closed, and nothing is complained of."""
+    complaints: list[object] = []
+
+    async def main() -> Pool:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+        pool = await server.write("before")
+        await pool.wait(LONGEST_WAIT)
+        await asyncio.to_thread(server.kill)
+        return pool
+
+    pool = run(main())
+    assert pool.closed
+    assert complaints == []
+    server.start()
+    assert server.notes() == ["before"]
+    assert server.wait_for_back_ends(0)
+
+
+def test_a_finally_writes_to_a_server_that_was_killed_and_started_again(run: Run, server: Server) -> None:
+    """A task that is cancelled at the end of the loop writes through the old pool to the new server."""
+
+    written_through: list[Pool] = []
+
+    async def linger() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:  # the pool asks again at once for two of them, after a second for one
+            written_through.extend(await asyncio.gather(server.write("in a finally"), server.write("in the same")))
+
+    async def main() -> tuple[Pool, asyncio.Task[None]]:
+        task = asyncio.create_task(linger())
+        pool = await server.write("before")
+        await pool.wait(LONGEST_WAIT)
+        await asyncio.to_thread(server.kill_and_start)
+        return pool, task
+
+    pool, task = run(main())
+    assert task.cancelled()
+    assert written_through == [pool, pool]
+    assert pool.closed
+    assert server.notes() == ["before", "in a finally", "in the same"]
     assert server.wait_for_back_ends(0)
