@@ -72,7 +72,7 @@ async def anyio_group():
     note("exit anyio_group")
 
 make = sticky_singleton_acm(Plain)
-
+gc.collect()  # so that none comes between a loop and its sockets, which it then finalizes in an order that asyncio does not bear
 """
 
 LOOPS = {"asyncio": "asyncio.new_event_loop", "uvloop": "uvloop.new_event_loop"}
@@ -362,6 +362,32 @@ def test_dropped_loop_that_held_nothing_says_nothing(loop_kind: str) -> None:
     assert without_asyncios_own(stderr) == []
 
 
+def test_dropped_loop_whose_sockets_the_collector_would_finalize_first_says_nothing_else() -> None:
+    """Also where the collector ran while the loop was made, and finalizes younger objects first, no error is shown."""
+    printed, stderr = run_script(
+        "asyncio",
+        """
+        import socket
+
+        make_pair = socket.socketpair
+
+        def make_pair_after_collection():
+            gc.collect(0)
+            return make_pair()
+
+        socket.socketpair = make_pair_after_collection
+        loop = new_loop()
+        loop.run_until_complete(enter(Plain()))
+        del loop
+        gc.collect()
+        note("dropped")
+        """,
+    )
+    assert printed == ["enter plain", "dropped"]
+    (warning,) = [line for line in without_asyncios_own(stderr) if "unclosed <socket" not in line]
+    assert "was dropped without being closed" in warning
+
+
 def test_dropped_loop_with_warnings_as_errors_leaves_the_process_well() -> None:
     """Where warnings are errors, a dropped loop's is told as one that cannot be raised, and the next loop works."""
     printed, stderr = run_script(
@@ -418,6 +444,7 @@ def test_child_of_a_fork_exits_nothing_of_its_parents(loop_kind: str, way: str, 
         + f"""
 async def main():
     await enter({acm})
+    await asyncio.sleep(0)  # its task begins; one that began in the child would find no running loop there
     atexit.register(note, "callback")
     child = in_child({LEAVE[way]})
     note("main ends in the", "child" if child else "parent")

@@ -893,6 +893,7 @@ def test_a_release_by_a_coroutine_that_the_enter_waits_for_is_refused(run: Run) 
 
     async def main() -> None:
         first = asyncio.create_task(awaited(token()))
+        await turns()
         async with make() as value:
             assert value == "t"
         await first

@@ -8,7 +8,7 @@ from ._loop_state import attached_state
 from ._scope import refuse_inside
 
 if TYPE_CHECKING:
-    from ._scope import Scope
+    from ._waiters import Failure
 
 
 async def aclose() -> None:
@@ -26,26 +26,21 @@ async def aclose() -> None:
     if state is None:
         return
     refuse_inside(state.exits, "aclose()", "end it")
-    errors: list[tuple[Scope, BaseException]] = []
-
-    def keep(scope: Scope, error: BaseException) -> None:
-        errors.append((scope, error))
-
+    failures: list[Failure] = []
     try:
-        await state.end(keep)
+        await state.end(failures.append)
         state.storage.clear()
     except BaseException:
-        while errors:
-            scope, error = errors.pop(0)
-            scope.report("the exit of {} failed", error)
+        while failures:
+            failures.pop(0).report()
         raise
-    if errors:
+    if failures:
         try:
-            raise BaseExceptionGroup("errors at the exits of what the loop held", [_noted(*each) for each in errors])
+            raise BaseExceptionGroup("errors at the exits of what the loop held", [_noted(each) for each in failures])
         finally:
-            errors.clear()  # their tracebacks hold this frame
+            failures.clear()  # the tracebacks of their errors hold this frame
 
 
-def _noted(scope: Scope, error: BaseException) -> BaseException:
-    error.add_note(f"raised by the exit of {scope.name}, which ended with its event loop")
-    return error
+def _noted(failure: Failure) -> BaseException:
+    failure.error.add_note(f"raised by the exit of {failure.name}, which ended with its event loop")
+    return failure.error

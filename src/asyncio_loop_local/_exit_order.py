@@ -6,7 +6,7 @@ import heapq
 from math import inf
 from typing import TYPE_CHECKING
 
-from ._waiters import Waiters
+from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -14,13 +14,13 @@ if TYPE_CHECKING:
 
     from ._scope import Scope
 
-    OnError = Callable[[Scope, BaseException], None]
+    OnFailure = Callable[[Failure], None]
 
 
 class ExitOrder:
     """What is open on one loop, and what is on its way in or out; lives as long as the loop's state."""
 
-    __slots__ = ("_blocked", "_freed", "_freed_newest_first", "_newest", "_stack", "_watchers", "busy", "loop", "turn")
+    __slots__ = ("_blocked", "_freed", "_freed_newest_first", "_newest", "_stack", "_sweepers", "busy", "loop", "turn")
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
@@ -32,7 +32,7 @@ class ExitOrder:
         self._blocked: dict[Scope, None] = {}
         self._freed: dict[int, Scope] = {}
         self._freed_newest_first: list[int] = []
-        self._watchers: Waiters[None] = Waiters()
+        self._sweepers: Waiters[Failure | None] = Waiters()  # those who wait for everything to end
 
     def __bool__(self) -> bool:
         return bool(self._stack or self.busy or self._blocked or self.turn or self._freed)
@@ -47,7 +47,7 @@ class ExitOrder:
         self._newest += 1
         scope.serial = self._newest
         self._stack[scope] = None
-        self._watchers.tell(None)
+        self._go_on()
 
     def remove(self, scope: Scope) -> None:
         """It leaves the order, ended or on its way to be."""
@@ -61,8 +61,6 @@ class ExitOrder:
     def ended(self, scope: Scope) -> None:
         """It has ended: what it had acquired may end too."""
         self.busy.pop(scope, None)
-        if self.turn is scope:
-            self.turn = None
         for used in scope.uses:
             used.users.pop(scope, None)
             used.waived.pop(scope, None)
@@ -75,9 +73,15 @@ class ExitOrder:
         scope.uses.clear()
         scope.users.clear()
         scope.waived.clear()
-        self._watchers.tell(None)
+        if self.turn is scope:
+            self.turn = None
+        self._go_on()
 
-    async def end_all(self, on_error: OnError) -> BaseException | None:
+    def who_ends(self, scope: Scope) -> Waiters[Failure | None]:
+        """Those for whom it ends, since they wait for everything to end."""
+        return self._sweepers if self.turn is scope else _NOBODY
+
+    async def end_all(self, on_failure: OnFailure) -> BaseException | None:
         """Ends one after the other, also what is opened meanwhile; of two at a time, both wait for the same exits.
 
         Cancelled, it stops between two exits: the one in progress goes on by itself, the others wait for the next end.
@@ -85,19 +89,25 @@ class ExitOrder:
         :returns: the `KeyboardInterrupt` or `SystemExit` that an exit raised, if one did, after all others have run.
         """
         fatal: BaseException | None = None
-        while True:
-            scope = self.turn or self._take()
-            if scope is not None:
-                self.turn = scope
-                error = await scope.exit()
-                if isinstance(error, (KeyboardInterrupt, SystemExit)) and fatal is None:
-                    fatal = error
-                elif error is not None:
-                    on_error(scope, error)
-            elif self.busy:
-                await self._watchers.wait(self.loop)
+        while self:
+            failure = await self._sweepers.wait(self.loop, self._go_on)
+            if failure is None:
+                break
+            if isinstance(failure.error, (KeyboardInterrupt, SystemExit)) and fatal is None:
+                fatal = failure.take()
             else:
-                return fatal
+                failure.take()
+                on_failure(failure)
+        return fatal
+
+    def _go_on(self) -> None:
+        """Lets the next one end, where everything is to end; each that has ended calls this, and so does who begins."""
+        if self.turn is None and self._sweepers:
+            self.turn = self._take()
+            if self.turn is not None:
+                self.turn.begin_exit()
+            elif not self.busy:
+                self._sweepers.tell(None)
 
     def interrupt(self) -> None:
         """Cancels what ends now; asked twice, waits for it no longer."""
@@ -121,6 +131,9 @@ class ExitOrder:
             if freed is not None:
                 self._blocked[freed] = None
         return None
+
+
+_NOBODY: Waiters[Failure | None] = Waiters()
 
 
 def _age(scope: Scope) -> float:

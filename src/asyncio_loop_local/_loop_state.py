@@ -7,7 +7,7 @@ import gc
 import sys
 import threading
 import warnings
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import _process
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
 
     from ._calls import Calls
-    from ._exit_order import OnError
+    from ._exit_order import OnFailure
     from ._resource import Resource
-    from ._scope import Scope
+    from ._waiters import Failure
 
 _ATTRIBUTE = "_asyncio_loop_local"
 _SECONDS_TO_ANSWER = 5.0
@@ -156,7 +156,7 @@ class LoopState:
             self._at_end = True
             try:
                 with interrupts_call(self.loop, self._interrupt):
-                    await self.end(self._report)
+                    await self.end(_report)
             except (KeyboardInterrupt, SystemExit):
                 self.exits.interrupt()
                 raise
@@ -167,7 +167,11 @@ class LoopState:
     def close(self) -> None:
         """The end of a loop that is driven by hand, and the last of any other."""
         loop = self.loop
-        if loop.is_running() or loop.is_closed() or gc.is_finalized(loop):
+        if gc.is_finalized(loop):
+            with suppress(OSError, ValueError):  # the collector may have finalized the loop's own sockets before it
+                self._close()
+            return
+        if loop.is_running() or loop.is_closed():
             self._close()
             return
         try:
@@ -180,9 +184,9 @@ class LoopState:
             self.storage = LoopLocalStorage()  # an error on its way out may hold this frame, but not what users have stored
             self._close()
 
-    async def end(self, on_error: OnError) -> None:
+    async def end(self, on_failure: OnFailure) -> None:
         """Ends everything, newest first, and forgets all that was made; the loop can be used afterwards."""
-        fatal = await self.exits.end_all(on_error)
+        fatal = await self.exits.end_all(on_failure)
         self._forget_all()
         if fatal is not None:
             try:
@@ -238,10 +242,7 @@ class LoopState:
             hide(self._patience)
             await asyncio.wait([self._patience])
             self._patience = None
-        await self.end(self._report)
-
-    def _report(self, scope: Scope, error: BaseException) -> None:
-        scope.report("the exit of {} failed", error)
+        await self.end(_report)
 
     def interpreter_exits(self) -> None:
         """Ends what the loop still holds, and says what it was; from here on the loop is as it was before."""
@@ -288,13 +289,18 @@ class LoopState:
         for door in (*_DOORS, _ATTRIBUTE):
             own.pop(door, None)
         own["shutdown_asyncgens"] = _shut_down_nothing
+        for scope in self.exits:
+            scope.leave_to_parent()
 
     def _held(self) -> str:
         return ", ".join(scope.name for scope in self.exits)
 
     def __del__(self) -> None:
         """A loop that was dropped unclosed: nothing can run on it any more."""
-        if self.exits and not sys.is_finalizing() and (held := self._held()):
+        if sys.is_finalizing():
+            return
+        _process.detached(self)
+        if self.exits and (held := self._held()):
             warnings.warn(
                 f"{self.loop!r} was dropped without being closed, so what it held was never exited: {held}",
                 ResourceWarning,
@@ -333,6 +339,10 @@ async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:
             message = "unhandled exception while the loop was being closed"
             task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
+
+
+def _report(failure: Failure) -> None:
+    failure.report()
 
 
 async def _shut_down_nothing() -> None:

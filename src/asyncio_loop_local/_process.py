@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
-from typing import Any, ParamSpec, Protocol, TypeVar
-from weakref import WeakSet
+from typing import ParamSpec, Protocol, TypeVar
+from weakref import ref
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -27,21 +27,18 @@ class Attached(Protocol):
         ...
 
 
-_attached: WeakSet[Attached] = WeakSet()
-_lock = threading.Lock()
+_attached: dict[int, ref[Attached]] = {}
 _left_to_parent: list[Attached] = []  # kept, so that nothing of the parent's is finalized in the child
 
 
 def attached(state: Attached) -> None:
     """From now on it is told of the interpreter's exit and of a fork."""
-    with _lock:
-        _attached.add(state)
+    _attached[id(state)] = ref(state)
 
 
 def detached(state: Attached) -> None:
-    """It need not be told any more."""
-    with _lock:
-        _attached.discard(state)
+    """It need not be told any more, or is no more."""
+    _attached.pop(id(state), None)
 
 
 class LateExecutor(ThreadPoolExecutor):
@@ -67,9 +64,8 @@ class LateExecutor(ThreadPoolExecutor):
         return future
 
 
-def _all_attached() -> list[Any]:
-    with _lock:
-        return list(_attached)
+def _all_attached() -> list[Attached]:
+    return [state for reference in list(_attached.values()) if (state := reference()) is not None]
 
 
 def _at_interpreter_exit() -> None:
@@ -79,12 +75,10 @@ def _at_interpreter_exit() -> None:
 
 
 def _after_fork_in_child() -> None:
-    global _lock  # noqa: PLW0603  # another thread of the parent may have held it
-    _lock = threading.Lock()
     for state in _all_attached():
         state.process_forked()
         _left_to_parent.append(state)
-        _attached.discard(state)
+    _attached.clear()
 
 
 atexit.register(_at_interpreter_exit)

@@ -5,15 +5,16 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from ._cycles import ask_for
+from ._cycles import ask_for, running_asker
 from ._names import name_of
 from ._scope import Scope, scope_on
-from ._waiters import Waiters
+from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._cycles import Asker
     from ._exit_order import ExitOrder
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _logger = logging.getLogger("asyncio_loop_local")
-
-_Entered = tuple[Any, BaseException | None]
 
 
 class Origin(Protocol):
@@ -52,7 +51,7 @@ class Resource(Scope, Generic[T]):
         super().__init__(exits)
         self.acm = acm
         self._origin = origin
-        self._askers: Waiters[_Entered] = Waiters()
+        self._askers: Waiters[T | Failure] = Waiters()
         self._leave: asyncio.Future[None] | None = None
         self._leaves_at_once = False  # as soon as it is entered
         self.value: T = cast("T", None)
@@ -95,16 +94,22 @@ class Resource(Scope, Generic[T]):
 
         :raises RuntimeError: if those that wait for each other to be entered would come to wait for themselves.
         """
+        if self.phase != "open":
+            return await self._enter()
         user = scope_on(self.exits)
-        asker = None if self.phase == "open" else ask_for(self)
+        if user is not None:
+            self.acquired_by(user)
+        return self.value
+
+    async def _enter(self) -> T:
+        """Has it entered, or waits until it is."""
+        asker = ask_for(self)
         try:
+            user = scope_on(self.exits)
             if user is not None:
                 self.acquired_by(user)
-            if self.phase == "open":
-                return self.value
-            if self.phase == "made":
-                self._begin_enter()
-            value, error = await self._askers.wait(self.exits.loop)
+            begin = self._begin_enter if self.phase == "made" else None
+            entered = await self._askers.wait(self.exits.loop, begin)
         except asyncio.CancelledError:
             if not self._askers:
                 self._abandon()
@@ -112,12 +117,12 @@ class Resource(Scope, Generic[T]):
         finally:
             if asker is not None:
                 asker.awaiting.remove(self)
-        if error is None:
-            return cast("T", value)
+        if not isinstance(entered, Failure):
+            return entered
         try:
-            raise error
+            raise entered.take()
         finally:
-            del error, value  # its traceback holds this frame
+            del entered  # the traceback of its error holds this frame
 
     def begin_exit(self) -> None:
         """Lets its task go on to the exit."""
@@ -128,16 +133,15 @@ class Resource(Scope, Generic[T]):
             if not self._leave.done():
                 self._leave.set_result(None)
 
-    async def on_exit(self, cause: BaseException | None) -> None:
+    def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
         """Exits the ACM, with what it died of if it did."""
         self._log("exiting %s")
         acm, self.acm, self.value = self.acm, None, cast("T", None)
-        if acm is not None and self._leave is not None:
-            kind = None if cause is None else type(cause)
-            try:
-                await type(acm).__aexit__(acm, kind, cause, None if cause is None else cause.__traceback__)
-            finally:
-                del cause  # its traceback holds this frame
+        if acm is None or self._leave is None:
+            return None
+        if cause is None:
+            return type(acm).__aexit__(acm, None, None, None)
+        return type(acm).__aexit__(acm, type(cause), cause, cause.__traceback__)
 
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended, and keeps nothing alive."""
@@ -156,75 +160,72 @@ class Resource(Scope, Generic[T]):
             self.exits.remove(self)  # it had its place for the tasks that its making started
             self.serial = 0
         self.phase = "entering"
-        self.run_task(self._live(cast("ACM[T]", self.acm)))
+        # Not in the stack of another one that is being entered: how long a chain of them is has no limit.
+        self.run_task(self._live(cast("ACM[T]", self.acm)), at_once=running_asker() is None)
 
     async def _live(self, acm: ACM[T]) -> None:
-        error: BaseException | None = None
+        cause: BaseException | None = None
         try:
             try:
                 value = await type(acm).__aenter__(acm)
-            except BaseException as raised:
-                self.raise_if_dropped(raised)
-                error = raised
-            else:
-                self._leave = self.exits.loop.create_future()
-                error = await self._hold(value)
-                del value
-                await self.finish(error)
+            except BaseException as error:
+                self.raise_if_dropped(error)
+                if self.phase == "ended":
+                    return  # left to the parent process
+                told = self._fail(error)
+                await self.cancel_tasks()
+                self.end(None, None)
+                if not told and isinstance(error, (KeyboardInterrupt, SystemExit)):
+                    raise
                 return
-            told = self._fail(error)
-            await self.cancel_tasks()
-            self.end(None, None)
-            if not told and isinstance(error, (KeyboardInterrupt, SystemExit)):
-                raise error
+            leave = self._leave = self.exits.loop.create_future()
+            try:
+                self._open(value, leave)
+                del value
+                await leave
+            except BaseException as error:
+                self.raise_if_dropped(error)
+                if self.phase in ("entering", "open"):
+                    cause = error
+                    self._close()
+                    if self._askers:
+                        self._tell_askers(error)
+            await self.finish(cause)
         finally:
-            del error, acm  # the error's traceback holds this frame
+            del acm, cause  # the error's traceback holds this frame
+
+    def _open(self, value: T, leave: asyncio.Future[None]) -> None:
+        """It has been entered: callers may have its value."""
+        exits = self.exits
+        if self.phase == "abandoned":  # it took no notice of the cancellation, and nobody wants it any more
+            if (task := asyncio.current_task()) is not None:
+                task.uncancel()
+            self.phase = "exiting"
+            leave.set_result(None)
+            return
+        self.value, self.since = value, exits.loop.time()
+        self._origin.opened(value, exits.loop)
+        self.phase = "open"
+        self._log("entered %s")
+        self._askers.tell(value)
+        del exits.busy[self]
+        exits.push(self)
+        if self._leaves_at_once and self.phase == "open":
+            self.begin_exit()
 
     def _fail(self, error: BaseException) -> bool:
         """Entering has failed: all who wait get the error, and it is not remembered.
 
         :returns: whether anybody waited.
         """
-        cancelled = self.phase == "abandoned" and isinstance(error, asyncio.CancelledError)
+        was_cancelled = self.phase == "abandoned" and isinstance(error, asyncio.CancelledError)
         self.phase = "exiting"
         self.forget()
-        told = self._askers.tell((None, error))
-        if not told and not cancelled:
-            self.report("entering {} failed when nobody waited for it any more", error)
-        return told
+        return not was_cancelled and self._tell_askers(error)
 
-    async def _hold(self, value: T) -> BaseException | None:
-        """Holds it open until it is to leave.
-
-        :returns: what it died of, if that came first.
-        """
-        if self.phase == "abandoned":  # it took no notice of the cancellation, and nobody wants it any more
-            if (task := asyncio.current_task()) is not None:
-                task.uncancel()
-            self.phase = "exiting"
-            return None
-        loop = self.exits.loop
-        self.value, self.since = value, loop.time()
-        self._origin.opened(value, loop)
-        self.phase = "open"
-        self.exits.busy.pop(self, None)
-        self.exits.push(self)
-        self._log("entered %s")
-        self._askers.tell((value, None))
-        if self._leaves_at_once:
-            self.begin_exit()
-        cause: BaseException | None = None
-        try:
-            await cast("asyncio.Future[None]", self._leave)
-        except BaseException as raised:
-            self.raise_if_dropped(raised)
-            if self.phase == "open":
-                cause = raised
-                self._close()
-        try:
-            return cause
-        finally:
-            del cause, value  # its traceback holds this frame
+    def _tell_askers(self, error: BaseException) -> bool:
+        report = partial(self.report, "entering {} failed when nobody waited for it any more", error)
+        return Failure(error, self.name, report).tell(self._askers)
 
     def _close(self) -> None:
         """It is on its way out: no longer in its place, nor to be found."""

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]  # documented for task implementers
 from contextvars import Context, copy_context
+from functools import partial
 from math import inf
 from typing import TYPE_CHECKING, Any, Literal
 
 from ._cycles import Asker, current_asker, find_path, running_asker
-from ._waiters import Waiters
+from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Iterable
+    from collections.abc import Awaitable, Coroutine, Iterable
 
     from ._exit_order import ExitOrder
+
+_TASK_NAME = "asyncio_loop_local"
 
 Phase = Literal["made", "entering", "abandoned", "open", "exiting", "ended"]
 
@@ -55,7 +59,7 @@ class Scope(Asker):
         self.users: dict[Scope, None] = {}  # those that must end before it
         self.waived: dict[Scope, None] = {}  # those that use it too, but of which it has come to use itself
         self._task: asyncio.Task[None] | None = None
-        self._enders: Waiters[BaseException | None] = Waiters()
+        self._enders: Waiters[Failure | None] = Waiters()
         self._interrupted = False
 
     @property
@@ -73,8 +77,8 @@ class Scope(Asker):
         """Whether others may be waiting for it to be entered."""
         return self.phase == "entering"
 
-    async def on_exit(self, cause: BaseException | None) -> None:
-        """What is to be done at its end; ``cause`` is what it died of while it was held."""
+    def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
+        """Does what is to be done at its end, or begins it; ``cause`` is what it died of while it was held."""
 
     def forget(self) -> None:
         """Called when nobody may find it any more, perhaps more than once."""
@@ -107,12 +111,21 @@ class Scope(Asker):
             del newest.users[waived]
             newest.waived[waived] = None
 
-    def run_task(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        """Runs a part of its life, in the one task in which it has its whole life, in its own context."""
-        self.exits.busy[self] = None
-        loop = self.exits.loop
-        self._task = asyncio.Task(coroutine, loop=loop, name="asyncio_loop_local", context=self.context)
-        hide(self._task)
+    def run_task(self, coroutine: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
+        """Runs a part of its life, in the one task in which it has its whole life, in its own context.
+
+        ``at_once``: up to where it waits for something, before this returns; from Python 3.12 on.
+        """
+        exits = self.exits
+        exits.busy[self] = None
+        if at_once and sys.version_info >= (3, 12):
+            task = asyncio.Task(coroutine, loop=exits.loop, name=_TASK_NAME, context=self.context, eager_start=True)
+            if task.done():
+                return
+        else:
+            task = asyncio.Task(coroutine, loop=exits.loop, name=_TASK_NAME, context=self.context)
+        hide(task)
+        self._task = task
 
     async def exit(self) -> BaseException | None:
         """Ends it, once, or waits for an end that has begun; whoever is cancelled here leaves the exit to go on.
@@ -121,9 +134,9 @@ class Scope(Asker):
         """
         if self.phase == "ended":
             return None
-        if self.phase in ("made", "open"):
-            self.begin_exit()
-        return await self._enders.wait(self.exits.loop)
+        begin = self.begin_exit if self.phase in ("made", "open") else None
+        failure = await self._enders.wait(self.exits.loop, begin)
+        return None if failure is None else failure.take()
 
     def begin_exit(self) -> None:
         """Starts its end; ``exit`` and the end of the loop wait for it."""
@@ -134,16 +147,20 @@ class Scope(Asker):
 
     async def finish(self, cause: BaseException | None) -> None:
         """The last part of its life: the exit, then the end of the tasks that it leaves behind."""
+        if self._has_ended():
+            return  # left to the parent process
         error: BaseException | None = None
         try:
-            await self.on_exit(cause)
+            exiting = self.on_exit(cause)
+            if exiting is not None:
+                await exiting
         except BaseException as raised:
             self.raise_if_dropped(raised)
             error = raised
         try:
             if self.tasks:
                 await self.cancel_tasks()
-            if self.phase == "ended":
+            if self._has_ended():
                 return  # nobody waits for it any more
             if isinstance(error, asyncio.CancelledError):
                 error = None if self._interrupted or cause is not None else _was_cancelled(self.name, error)
@@ -171,12 +188,24 @@ class Scope(Asker):
         self.phase = "ended"
         self._task = None
         self.context = _NO_CONTEXT  # its own refers to it
-        self.exits.ended(self)
         if cause is not None:
             self.report("{} died while it was held", error or cause)
             error = None
-        if not self._enders.tell(error) and error is not None:
-            self.report("the exit of {} failed", error)
+        try:
+            if error is None:
+                self._enders.tell(None)
+            else:
+                failure = Failure(error, self.name, partial(self.report, "the exit of {} failed", error))
+                failure.tell(self._enders, self.exits.who_ends(self))
+        finally:
+            self.exits.ended(self)
+
+    def leave_to_parent(self) -> None:
+        """This process is a fork of the one in which it ends: here, nothing of it is run to its end."""
+        self.phase = "ended"
+
+    def _has_ended(self) -> bool:
+        return self.phase == "ended"
 
     def interrupt(self) -> None:
         """Cancels the exit in progress; the second time, does without it."""

@@ -2,43 +2,80 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Generic, TypeVar
+from asyncio import CancelledError, Future
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop, Future
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
 
 T = TypeVar("T")
 
 
-class Waiters(Generic[T]):
+class Failure:
+    """An error that is told to those who wait; where each of them is cancelled before it has taken it, it is reported."""
+
+    __slots__ = ("_pending", "_taken", "error", "name", "report")
+
+    def __init__(self, error: BaseException, name: str, report: Callable[[], None]) -> None:
+        self.error = error
+        self.name = name  # of what has failed
+        self.report = report
+        self._pending = 0
+        self._taken = False
+
+    def tell(self, *all_waiters: Waiters[Any]) -> bool:
+        """Tells all who wait, or reports it if nobody does.
+
+        :returns: whether there was anybody.
+        """
+        self._pending = sum([waiters.tell(self) for waiters in all_waiters])
+        if not self._pending:
+            self.report()
+        return self._pending > 0
+
+    def take(self) -> BaseException:
+        """The error, by one who will raise it or has a place for it."""
+        self._taken = True
+        return self.error
+
+    def missed(self) -> None:
+        """One who was told was cancelled at the same time."""
+        self._pending -= 1
+        if not self._pending and not self._taken:
+            self.report()
+
+
+class Waiters(dict[Future[T], None]):
     """Those who wait now; true if there are any."""
 
-    __slots__ = ("_futures",)
+    __slots__ = ()
 
-    def __init__(self) -> None:
-        self._futures: dict[Future[T], None] = {}
-
-    def __bool__(self) -> bool:
-        return bool(self._futures)
-
-    async def wait(self, loop: AbstractEventLoop) -> T:
-        """Waits until `tell` is called next, and returns what it tells."""
+    async def wait(self, loop: AbstractEventLoop, begin: Callable[[], None] | None = None) -> T:
+        """Waits until `tell` is called next, which ``begin`` may lead to, and returns what it tells."""
         future: Future[T] = loop.create_future()
-        self._futures[future] = None
+        self[future] = None
         try:
+            if begin is not None:
+                begin()
             return await future
+        except CancelledError:
+            if future.done() and not future.cancelled() and isinstance(told := future.result(), Failure):
+                told.missed()
+            raise
         finally:
-            self._futures.pop(future, None)
+            self.pop(future, None)
+            del future  # the traceback of an error that it tells may lead to this frame
 
-    def tell(self, what: T) -> bool:
+    def tell(self, what: T) -> int:
         """Wakes all who wait.
 
-        :returns: whether there was anybody who had not been cancelled.
+        :returns: how many there were who had not been cancelled.
         """
-        told = False
-        for future in self._futures:
+        told = 0
+        for future in self:
             if not future.done():
                 future.set_result(what)
-                told = True
-        self._futures.clear()
+                told += 1
+        self.clear()
         return told

@@ -10,7 +10,7 @@ from ._loop_state import attached_state, loop_state
 from ._scope import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ._exit_order import ExitOrder
 
@@ -37,10 +37,9 @@ class _Callback(Scope):
     def name(self) -> str:
         return f"atexit callback {CallKeys(self.function).shown(self._args, self._kwargs)}"
 
-    async def on_exit(self, cause: BaseException | None) -> None:
+    def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
         result = self.function(*self._args, **self._kwargs)
-        if inspect.isawaitable(result):
-            await result
+        return result if inspect.isawaitable(result) else None
 
 
 def register(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Callable[P, T]:
