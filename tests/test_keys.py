@@ -10,7 +10,7 @@ import threading
 import warnings
 from array import array
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -26,7 +26,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from asyncio_loop_local import singleton, sticky_singleton_acm
+from asyncio_loop_local import _keys, singleton, sticky_singleton_acm
 from asyncio_loop_local._keys import ByValue, counted
 
 T = TypeVar("T")
@@ -777,15 +777,17 @@ def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         reads.append(of)
         return signature(of, **options)
 
-    class Defaults(dict[str, int]):
-        def items(self) -> Any:
-            keyed.append(self)
-            return super().items()
+    counted = _keys._counted_default
 
-    def connect(host: str, options: dict[str, int] = Defaults(a=1)) -> object:
+    def counting_defaults(default: object) -> Hashable:
+        keyed.append(default)
+        return counted(default)
+
+    def connect(host: str, options: dict[str, int] = {"a": 1}) -> object:
         return object()
 
     monkeypatch.setattr(inspect, "signature", counting_signature)
+    monkeypatch.setattr(_keys, "_counted_default", counting_defaults)
     make = singleton(connect)
     for _ in range(3):
         assert on_a_loop(lambda: make("h") is make(host="h"))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._loop_state import attached_state
-from ._scope import refuse_inside
+from ._scope import refuse_inside, require_stack
 
 if TYPE_CHECKING:
     from ._waiters import Failure
@@ -26,13 +27,14 @@ async def aclose() -> None:
     if state is None:
         return
     refuse_inside(state.exits, "aclose()", "end it")
+    require_stack()
     failures: list[Failure] = []
     try:
         await state.end(failures.append)
         state.storage.clear()
     except BaseException:
         while failures:
-            failures.pop(0).report()
+            failures.pop(0).missed()
         raise
     if failures:
         try:
@@ -42,5 +44,6 @@ async def aclose() -> None:
 
 
 def _noted(failure: Failure) -> BaseException:
-    failure.error.add_note(f"raised by the exit of {failure.name}, which ended with its event loop")
-    return failure.error
+    with suppress(Exception):  # an exception's class may let nothing be set, as a frozen dataclass does
+        failure.error.add_note(f"raised by the exit of {failure.name}, which ended with its event loop")
+    return failure.take()

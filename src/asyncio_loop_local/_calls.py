@@ -5,9 +5,12 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable, Hashable
+from contextlib import suppress
+from operator import is_
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ._carried import Carried
 from ._keys import CallKeys, OwnKeys
 from ._loop_state import loop_state, running_loop
 from ._names import name_of
@@ -50,9 +53,10 @@ class Call:
 
     def forget(self) -> None:
         """The value is spent: the next call makes a new one."""
-        self.forgotten = True
-        self.calls.forget(self)
-        self.value = self.resource = None  # they refer to this
+        if not self.forgotten:
+            self.forgotten = True
+            self.calls.forget(self)
+            self.value = self.resource = None  # they refer to this
 
     async def leave(self, resource: Resource[Any]) -> BaseException | None:
         """Exits the resource; until that is done, who asks for it to be left finds it leaving.
@@ -88,26 +92,30 @@ class Calls:
         self.leaving: dict[Hashable, Resource[Any]] = {}
         self.warned = False
         self.last_key: Hashable = None
-        self._pending: list[Any] = []
+        self._pending: list[tuple[Any, Arguments]] = []
         self.find = functools.lru_cache(maxsize=None, typed=True)(self._take_pending())
 
     def _take_pending(self) -> Callable[..., Any]:
         pending = self._pending  # not self, which would make a circle
 
-        def take(*_args: Hashable, **_kwargs: Hashable) -> Any:
-            if pending:
-                return pending.pop()
+        def take(*args: Hashable, **kwargs: Hashable) -> Any:
+            # What is pending is for these very arguments: the hash of one, or what runs meanwhile, may have called once more.
+            for value, (of_args, of_kwargs) in pending:
+                if len(args) != len(of_args) or kwargs.keys() != of_kwargs.keys():
+                    continue
+                if all(map(is_, args, of_args)) and all(map(is_, kwargs.values(), of_kwargs.values())):
+                    return value
             raise _Missing
 
         return take
 
     def cache(self, value: Any, arguments: Arguments) -> None:
         """Lets `find` find the value for these counted arguments."""
-        self._pending.append(value)
+        self._pending.append((value, arguments))
         try:
             self.find(*arguments[0], **arguments[1])
         finally:
-            self._pending.clear()
+            self._pending.pop()
 
     def clear(self) -> None:
         """Forgets everything, which undoes all circles of references."""
@@ -120,13 +128,19 @@ class Calls:
         self.find.cache_clear()
 
     def forget(self, call: Call) -> None:
-        """Takes out what this very call has made, if it is there."""
-        if self.remembered.get(call.key) is call:
-            del self.remembered[call.key]
-            self.find.cache_clear()
+        """Takes out what this very call has made, if it is there; what its key does not find any more stays, as forgotten."""
+        self.find.cache_clear()
+        with suppress(Exception):  # of an argument's own hash, which was well when the call was made
+            if self.remembered.get(call.key) is call:
+                del self.remembered[call.key]
+
+    def remembered_by(self, key: Hashable) -> Call | None:
+        """The call with this key whose value is not spent."""
+        call = self.remembered.get(key)
+        return None if call is None or call.forgotten else call
 
 
-class Factory:
+class Factory(Carried):
     """A wrapped factory: how a call of it finds its value on the running loop, or makes it."""
 
     __slots__ = ("_make", "_name", "keys")
@@ -146,19 +160,21 @@ class Factory:
         if calls is None:
             calls = state.calls[self] = Calls()
         arguments = self.keys.count(args, kwargs)
-        try:
-            return calls.find(*arguments[0], **arguments[1])
-        except _Missing:
-            pass
+        if arguments[1] is not kwargs:  # else they were not found as they are
+            try:
+                return calls.find(*arguments[0], **arguments[1])
+            except _Missing:
+                pass
         key = self.keys.key(*arguments)
-        call = calls.remembered.get(key)
+        call = calls.remembered_by(key)
         if call is None:
             call = Call(state, calls, self.keys, key, args, kwargs)
             value = call.value = self._make(call)
             if call.forgotten:
                 return value
-            if key in calls.remembered:  # the factory itself has made the same call
-                call = calls.remembered[key]
+            made_meanwhile = calls.remembered_by(key)
+            if made_meanwhile is not None:  # by the factory itself, which has made the same call
+                call = made_meanwhile
             else:
                 calls.remembered[key] = call
                 self._count(calls, key)
@@ -174,7 +190,7 @@ class Factory:
         if calls is None:
             return None, None
         key = self.keys.key(*self.keys.count(args, kwargs))
-        call = calls.remembered.get(key)
+        call = calls.remembered_by(key)
         if call is not None:
             return call, call.resource
         resource = calls.leaving.get(key)

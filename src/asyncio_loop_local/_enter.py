@@ -46,13 +46,12 @@ async def enter_once(acm: ACM[T]) -> T:
     :raises TypeError: if ``acm`` is no asynchronous context manager.
     """
     try:
-        value: T = running_loop()._asyncio_loop_local.entered_values[id(acm)]
+        if running_asker() is None:
+            value: T = running_loop()._asyncio_loop_local.entered_values[id(acm)]
+            return value
     except (AttributeError, KeyError):
-        return await _resource_of(acm).acquire()
-    asker = running_asker()
-    if asker is not None:
-        running_loop()._asyncio_loop_local.entered[id(acm)].note_user(asker)
-    return value
+        pass  # and not in here, where an error of the enter's own would seem to come from this one
+    return await _resource_of(acm).acquire()
 
 
 class _Object:

@@ -92,22 +92,25 @@ class ExitOrder:
         while self:
             failure = await self._sweepers.wait(self.loop, self._go_on)
             if failure is None:
-                break
+                continue  # everything has ended; something may have been opened before this woke
             if isinstance(failure.error, (KeyboardInterrupt, SystemExit)) and fatal is None:
                 fatal = failure.take()
             else:
-                failure.take()
                 on_failure(failure)
         return fatal
 
     def _go_on(self) -> None:
         """Lets the next one end, where everything is to end; each that has ended calls this, and so does who begins."""
-        if self.turn is None and self._sweepers:
-            self.turn = self._take()
-            if self.turn is not None:
-                self.turn.begin_exit()
-            elif not self.busy:
-                self._sweepers.tell(None)
+        if self.turn is None and self._sweepers.is_anyone_left():
+            scope = self.turn = self._take()
+            if scope is None:
+                if not self.busy:
+                    self._sweepers.tell(None)
+                return
+            try:
+                scope.begin_exit()
+            except MemoryError as error:  # all others are ended all the same
+                scope.end(error, None)
 
     def interrupt(self) -> None:
         """Cancels what ends now; asked twice, waits for it no longer."""
@@ -116,20 +119,17 @@ class ExitOrder:
 
     def _take(self) -> Scope | None:
         """The newest of those that nothing open has acquired, no longer in its place."""
-        while self._stack:
-            scope = next(reversed(self._stack))
-            if self._freed_newest_first and -self._freed_newest_first[0] > scope.serial:
-                break
-            self._stack.popitem()
-            if not scope.users:
-                return scope
-            self._blocked[scope] = None
-        while self._freed_newest_first:
-            freed = self._freed.pop(-heapq.heappop(self._freed_newest_first), None)
-            if freed is not None and not freed.users:
-                return freed
-            if freed is not None:
-                self._blocked[freed] = None
+        while self._stack or self._freed_newest_first:
+            newest = next(reversed(self._stack)) if self._stack else None
+            scope: Scope | None
+            if newest is None or (self._freed_newest_first and -self._freed_newest_first[0] > newest.serial):
+                scope = self._freed.pop(-heapq.heappop(self._freed_newest_first), None)  # None if it has ended by itself
+            else:
+                scope, _ = self._stack.popitem()
+            if scope is not None:
+                if not scope.users:
+                    return scope
+                self._blocked[scope] = None
         return None
 
 

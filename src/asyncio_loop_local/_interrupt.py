@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-import signal
 import threading
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from importlib import import_module
+from signal import SIGINT, default_int_handler
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Generator
     from types import FrameType
+
+
+# What `signal` is made of: its own functions turn each handler into an enum, which takes longer than all the rest.
+_signal: Any = import_module("_signal")
 
 
 @contextmanager
@@ -21,9 +26,7 @@ def interrupts_call(loop: AbstractEventLoop, interrupt: Callable[[], None]) -> G
     been served, which is when the loop is stuck in code that does not await. It changes nothing outside the main thread,
     or where the user has a handler for the signal.
     """
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGINT) is not (
-        signal.default_int_handler
-    ):
+    if threading.current_thread() is not threading.main_thread() or _signal.getsignal(SIGINT) is not default_int_handler:
         yield
         return
     came = waits = False
@@ -36,15 +39,15 @@ def interrupts_call(loop: AbstractEventLoop, interrupt: Callable[[], None]) -> G
     def handle(signal_number: int, frame: FrameType | None) -> None:
         nonlocal came, waits
         if waits:
-            signal.default_int_handler(signal_number, frame)
+            default_int_handler(signal_number, frame)
         came = waits = True
         loop.call_soon_threadsafe(serve)
 
-    signal.signal(signal.SIGINT, handle)
+    _signal.signal(SIGINT, handle)
     try:
         yield
     finally:
-        if signal.getsignal(signal.SIGINT) is handle:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+        if _signal.getsignal(SIGINT) is handle:
+            _signal.signal(SIGINT, default_int_handler)
     if came:
         raise KeyboardInterrupt

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import inspect
 from collections import OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
 from functools import cached_property
 from itertools import chain
+from struct import calcsize
 from types import FunctionType, MemberDescriptorType, NoneType
-from typing import Any, Generic, NamedTuple
+from typing import Any, Generic, NamedTuple, cast
 
 from ._names import call_name, name_of
 
 _PY_TPFLAGS_HEAPTYPE = 1 << 9
+_POINTER = calcsize("P")
+_ROOMS = ("__dict__", "__weakref__")
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -57,7 +60,7 @@ def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
     if kind in _ATOMS:
         return kind, value
     exact = _CONTAINERS.get(kind)
-    contents = exact or _contents_of(value, kind)
+    contents = exact or _contents_of(kind)
     if contents is None:
         try:
             hash(value)
@@ -78,43 +81,50 @@ def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
         around.discard(id(value))
 
 
-def _contents_of(value: Any, kind: type) -> Callable[[Any, set[int]], Hashable] | None:
+def _contents_of(kind: type[Any]) -> Callable[[Any, set[int]], Hashable] | None:
     """How the items of a container are counted; None if it is none, or hashes in a way of its own."""
     for container, contents in _CONTAINERS.items():
-        if isinstance(value, container):
+        if container in kind.__mro__:  # not isinstance, which believes what a proxy says of its class
             own_hash = kind.__hash__ is not container.__hash__ and kind.__hash__ is not None
             return None if own_hash else contents
     return None
 
 
-def _in_order(items: Iterable[Any], around: set[int]) -> Hashable:
-    return tuple([_frozen(item, around) for item in items])
+Contents = Callable[[Any, set[int]], Hashable]
+
+# Read in the ways of the container itself: a subclass may show less than it holds, as dicts of many values a key do.
+_dict_items: Callable[[Any], Iterable[tuple[Any, Any]]] = cast("Any", dict).items
+_ordered_items: Callable[[Any], Iterable[tuple[Any, Any]]] = cast("Any", OrderedDict).items
 
 
-def _in_any_order(items: Iterable[Any], around: set[int]) -> Hashable:
-    return frozenset([_frozen(item, around) for item in items])
+def _in_order(items_of: Callable[[Any], Iterable[Any]]) -> Contents:
+    return lambda container, around: tuple([_frozen(item, around) for item in items_of(container)])
 
 
-def _pairs_in_order(items: Mapping[Any, Any], around: set[int]) -> Hashable:
-    return tuple([(_frozen(key, around), _frozen(value, around)) for key, value in items.items()])
+def _in_any_order(items_of: Callable[[Any], Iterable[Any]]) -> Contents:
+    return lambda container, around: frozenset([_frozen(item, around) for item in items_of(container)])
 
 
-def _pairs_in_any_order(items: Mapping[Any, Any], around: set[int]) -> Hashable:
-    return frozenset([(_frozen(key, around), _frozen(value, around)) for key, value in items.items()])
+def _pairs_in_order(container: Any, around: set[int]) -> Hashable:
+    return tuple([(_frozen(key, around), _frozen(value, around)) for key, value in _ordered_items(container)])
 
 
-def _as_bytes(items: bytearray, _around: set[int]) -> Hashable:
-    return bytes(items)
+def _pairs_in_any_order(container: Any, around: set[int]) -> Hashable:
+    return frozenset([(_frozen(key, around), _frozen(value, around)) for key, value in _dict_items(container)])
 
 
-_CONTAINERS: dict[type, Callable[[Any, set[int]], Hashable]] = {
+def _as_bytes(container: Any, _around: set[int]) -> Hashable:
+    return bytes(bytearray.copy(container))
+
+
+_CONTAINERS: dict[type[Any], Contents] = {
     OrderedDict: _pairs_in_order,
     dict: _pairs_in_any_order,
-    tuple: _in_order,
-    list: _in_order,
-    frozenset: _in_any_order,
-    set: _in_any_order,
-    deque: _in_order,
+    tuple: _in_order(cast("Any", tuple).__iter__),
+    list: _in_order(cast("Any", list).__iter__),
+    frozenset: _in_any_order(cast("Any", frozenset).__iter__),
+    set: _in_any_order(cast("Any", set).__iter__),
+    deque: _in_order(cast("Any", deque).__iter__),
     bytearray: _as_bytes,
 }
 
@@ -123,26 +133,33 @@ def _is_told_by_attributes(kind: type) -> bool:
     """Whether instances have no state but their attributes: no class written in C is among the bases, save `object`."""
     for base in kind.__mro__:
         made_in_c = not base.__flags__ & _PY_TPFLAGS_HEAPTYPE or getattr(base.__new__, "__self__", None) is base
-        if made_in_c and base is not object:
+        if base is not object and (made_in_c or _has_hidden_room(base)):
             return base is Generic
     return True
 
 
+def _has_hidden_room(kind: type) -> bool:
+    """Whether instances have more room than their slots need, as those of a class written in C that has no ``__new__`` have."""
+    slots = sum(type(slot) is MemberDescriptorType or name in _ROOMS for name, slot in vars(kind).items())
+    base = kind.__base__
+    return base is not None and kind.__basicsize__ > base.__basicsize__ + slots * _POINTER
+
+
 def _attributes(value: Any, kind: type, around: set[int]) -> Hashable:
     """Attributes and slots by name, without the caches that ``functools.cached_property`` leaves among them."""
-    found: dict[str, Any] = {}
-    for base in kind.__mro__:
+    found: list[tuple[int, str, Any]] = []
+    for place, base in enumerate(kind.__mro__):  # two of them may have slots of one name
         for name, slot in vars(base).items():
             if type(slot) is MemberDescriptorType and name not in _NO_ATTRIBUTES:
                 with suppress(AttributeError):
-                    found[name] = slot.__get__(value, kind)
-    found.update(getattr(value, "__dict__", ()))
+                    found.append((place, name, slot.__get__(value, kind)))
+    found += [(-1, name, item) for name, item in getattr(value, "__dict__", {}).items()]
     if not found:
         return None
     return frozenset(
         [
-            (name, _frozen(item, around))
-            for name, item in found.items()
+            (place, name, _frozen(item, around))
+            for place, name, item in found
             if not isinstance(inspect.getattr_static(kind, name, None), cached_property)
         ]
     )
@@ -181,6 +198,9 @@ class _Parameters(NamedTuple):
         )
 
 
+_NO_NAMES: frozenset[Any] = frozenset()
+
+
 class CallKeys:
     """The keys of one factory's calls; its signature is read once, at the first call that asks."""
 
@@ -199,13 +219,18 @@ class CallKeys:
 
     def shown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """The call as people read it, without the secrets that are among its arguments."""
-        return call_name(self._factory, self._parameters.positional, args, kwargs)
+        known = self._parameters
+        more_by_name = dict.fromkeys(kwargs.keys() - known.by_keyword, known.more_by_name or "")
+        return call_name(self._factory, known.positional, args, kwargs, more=known.more or "", more_by_name=more_by_name)
 
     def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
         """The arguments with each that is no hashable value of its own replaced by what it is worth now.
 
+        :returns: the very arguments, where there is none to be replaced.
         :raises TypeError: for the first that cannot be part of a key, by its name.
         """
+        if _ATOMS.issuperset(map(type, args)) and (not kwargs or _ATOMS.issuperset(map(type, kwargs.values()))):
+            return args, kwargs
         argument: int | str = 0
         try:
             counted_args: list[Hashable] = []
@@ -240,6 +265,8 @@ class CallKeys:
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
         """One key for all the ways to write a call of counted arguments: by position, by name, defaults given or not."""
         parameters = self._parameters
+        if not kwargs and len(args) == len(parameters.order) == len(parameters.positional):
+            return _typed(args), (), _NO_NAMES
         bound: dict[str, Any] = dict(zip(parameters.positional, args, strict=False))
         more = args[len(parameters.positional) :]
         by_name: dict[str, Any] = {}

@@ -62,6 +62,7 @@ class LoopState:
         "_close",
         "_create_task",
         "_get_task_factory",
+        "_left_to_parent",
         "_patience",
         "_replaced",
         "_shutdown_asyncgens",
@@ -75,11 +76,11 @@ class LoopState:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.loop = loop
+        self.exits = ExitOrder(loop)
         self.storage = LoopLocalStorage()
         self.calls: dict[object, Calls] = {}  # of each wrapped factory
         self.entered: dict[int, Resource[Any]] = {}  # by the id of its ACM, which it keeps alive
         self.entered_values: dict[int, Any] = {}  # of those among them that are open
-        self.exits = ExitOrder(loop)
         self._at_end = False  # the runner waits for the end
         self._patience: asyncio.Task[None] | None = None  # waits for the user's tasks to end, before the loop is closed
         self._replaced: dict[str, Any] = {}
@@ -95,18 +96,23 @@ class LoopState:
         try:
             own: dict[str, Any] = vars(loop)
             self._replaced = {door: own[door] for door in _DOORS if door in own}
-            for name, value in ((_ATTRIBUTE, self), *((door, getattr(self, door)) for door in _DOORS)):
-                setattr(loop, name, value)
+            for name, value in (*((door, getattr(self, door)) for door in _DOORS), (_ATTRIBUTE, self)):
                 done.append(name)
-        except (AttributeError, TypeError) as error:
+                setattr(loop, name, value)
+            _process.attached(self)
+        except BaseException as error:
             for name in done:
-                delattr(loop, name)
+                if name in self._replaced:
+                    setattr(loop, name, self._replaced[name])
+                elif name in vars(loop):
+                    delattr(loop, name)
+            if not isinstance(error, (AttributeError, TypeError)):
+                raise
             kind = type(loop)
             raise TypeError(
                 f"an event loop of class {kind.__module__}.{kind.__qualname__} can hold nothing of its own, since nothing can be "
                 f"set on its instances: use a loop class, or a subclass of this one, whose instances take attributes"
             ) from error
-        _process.attached(self)
 
     def _detach(self) -> None:
         own: dict[str, Any] = vars(self.loop)
@@ -237,11 +243,13 @@ class LoopState:
         self.exits.interrupt()
 
     async def _end_after_tasks(self) -> None:
-        if tasks := asyncio.all_tasks(self.loop):
-            self._patience = asyncio.Task(_cancelled(tasks), loop=self.loop, name="asyncio_loop_local")
-            hide(self._patience)
-            await asyncio.wait([self._patience])
+        while tasks := asyncio.all_tasks(self.loop):  # and those that they start meanwhile
+            patience = self._patience = asyncio.Task(_cancelled(tasks), loop=self.loop, name="asyncio_loop_local")
+            hide(patience)
+            await asyncio.wait([patience])
             self._patience = None
+            if patience.cancelled():
+                break
         await self.end(_report)
 
     def interpreter_exits(self) -> None:
@@ -291,16 +299,18 @@ class LoopState:
         own["shutdown_asyncgens"] = _shut_down_nothing
         for scope in self.exits:
             scope.leave_to_parent()
+        self._left_to_parent = self.exits  # kept, so that nothing in it is finalized
+        self.exits = ExitOrder(self.loop)
 
     def _held(self) -> str:
-        return ", ".join(scope.name for scope in self.exits)
+        return ", ".join(scope.label for scope in self.exits)
 
     def __del__(self) -> None:
         """A loop that was dropped unclosed: nothing can run on it any more."""
         if sys.is_finalizing():
             return
         _process.detached(self)
-        if self.exits and (held := self._held()):
+        if getattr(self, "exits", None) and (held := self._held()):
             warnings.warn(
                 f"{self.loop!r} was dropped without being closed, so what it held was never exited: {held}",
                 ResourceWarning,
@@ -342,6 +352,7 @@ async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
 
 
 def _report(failure: Failure) -> None:
+    failure.take()
     failure.report()
 
 

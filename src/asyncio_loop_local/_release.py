@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ._calls import Factory, factory_of
 from ._loop_state import attached_state
+from ._names import shown_unwrapped
 from ._scope import scope_on
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
             call.forget()
         return call is not None
     _refuse(resource)
-    error = await (resource.exit() if call is None else call.leave(resource))
+    error = await (resource.leave() if call is None else call.leave(resource))
     if error is None:
         return True
     try:
@@ -59,7 +60,8 @@ def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[Factory, tuple[Any, .
     token = factory_of(function)
     if token is None:
         raise TypeError(
-            f"argument 'factory' of release() must be what singleton() or sticky_singleton_acm() has returned, not {factory!r}"
+            f"argument 'factory' of release() must be what singleton() or sticky_singleton_acm() has returned, "
+            f"not {shown_unwrapped(factory)}"
         )
     return token, bound_to + args
 

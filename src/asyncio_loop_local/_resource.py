@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ._cycles import ask_for, running_asker
 from ._names import name_of
-from ._scope import Scope, scope_on
+from ._scope import Scope, require_stack, scope_on
 from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
@@ -76,9 +76,9 @@ class Resource(Scope, Generic[T]):
         """Exits it before its loop ends; from now on nobody finds it. One that is being entered is waited for.
 
         :returns: what the exit raised.
-        :raises RuntimeError: if its enter waits, through whatever others, for the code that asks for this.
+        :raises RuntimeError: if its enter or exit waits, through whatever others, for the code that asks for this.
         """
-        asker = ask_for(self) if self.phase == "entering" else None
+        asker = ask_for(self)
         self.forget()
         self._leaves_at_once = True
         try:
@@ -128,10 +128,9 @@ class Resource(Scope, Generic[T]):
         """Lets its task go on to the exit."""
         if self._leave is None:
             super().begin_exit()
-        else:
+        elif self.phase == "open":
             self._close()
-            if not self._leave.done():
-                self._leave.set_result(None)
+            self._leave.set_result(None)
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
         """Exits the ACM, with what it died of if it did."""
@@ -153,43 +152,61 @@ class Resource(Scope, Generic[T]):
 
     def _log(self, message: str) -> None:
         if _logger.isEnabledFor(logging.DEBUG):  # names are made for those who read them
-            _logger.debug(message, self.name)
+            try:
+                _logger.debug(message, self.label)
+            except Exception as error:
+                self.report("the log of {} failed", error)
 
     def _begin_enter(self) -> None:
         if self.serial:
             self.exits.remove(self)  # it had its place for the tasks that its making started
             self.serial = 0
+        require_stack()
         self.phase = "entering"
         # Not in the stack of another one that is being entered: how long a chain of them is has no limit.
-        self.run_task(self._live(cast("ACM[T]", self.acm)), at_once=running_asker() is None)
+        at_once = running_asker() is None
+        try:
+            self.run_task(self._live(cast("ACM[T]", self.acm)), at_once=at_once)
+        except BaseException:
+            if self._is_entering():
+                self.phase = "made"
+            raise
+
+    def _is_entering(self) -> bool:
+        return self.phase == "entering"
 
     async def _live(self, acm: ACM[T]) -> None:
         cause: BaseException | None = None
         try:
             try:
+                leave = self.exits.loop.create_future()  # first: nothing between the enter and the exit may fail
                 value = await type(acm).__aenter__(acm)
             except BaseException as error:
-                self.raise_if_dropped(error)
-                if self.phase == "ended":
-                    return  # left to the parent process
-                told = self._fail(error)
-                await self.cancel_tasks()
-                self.end(None, None)
+                self.raise_if_lost(error)
+                told = True
+                try:
+                    told = self._fail(error)
+                finally:
+                    try:
+                        await self.cancel_tasks()
+                    finally:
+                        self.end(None, None)
                 if not told and isinstance(error, (KeyboardInterrupt, SystemExit)):
                     raise
                 return
-            leave = self._leave = self.exits.loop.create_future()
             try:
+                self._leave = leave
                 self._open(value, leave)
                 del value
                 await leave
             except BaseException as error:
-                self.raise_if_dropped(error)
-                if self.phase in ("entering", "open"):
+                self.raise_if_lost(error)
+                if self.phase == "open":
                     cause = error
                     self._close()
-                    if self._askers:
-                        self._tell_askers(error)
+                elif self.phase == "entering":  # there was no memory to hold it
+                    self._close()
+                    self._tell_askers(error)
             await self.finish(cause)
         finally:
             del acm, cause  # the error's traceback holds this frame
@@ -225,7 +242,7 @@ class Resource(Scope, Generic[T]):
 
     def _tell_askers(self, error: BaseException) -> bool:
         report = partial(self.report, "entering {} failed when nobody waited for it any more", error)
-        return Failure(error, self.name, report).tell(self._askers)
+        return Failure(error, self.label, report).tell(self._askers)
 
     def _close(self) -> None:
         """It is on its way out: no longer in its place, nor to be found."""

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
     from ._exit_order import ExitOrder
 
 _TASK_NAME = "asyncio_loop_local"
+_FRAMES_NEEDED = 80
 
-Phase = Literal["made", "entering", "abandoned", "open", "exiting", "ended"]
+Phase = Literal["made", "entering", "abandoned", "open", "exiting", "ended", "left"]
 
 
 def hide(task: asyncio.Task[Any]) -> None:
@@ -73,9 +74,19 @@ class Scope(Asker):
         return self
 
     @property
+    def label(self) -> str:
+        """Its name, or that of its class where somebody's ``__repr__`` keeps it from being made: no report is lost by that."""
+        try:
+            return self.name
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException:
+            return f"a {type(self).__name__.lower().strip('_')} whose name cannot be shown"
+
+    @property
     def is_pending(self) -> bool:
-        """Whether others may be waiting for it to be entered."""
-        return self.phase == "entering"
+        """Whether others may be waiting for it to be entered, or to end."""
+        return self.phase in ("entering", "abandoned", "exiting")
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
         """Does what is to be done at its end, or begins it; ``cause`` is what it died of while it was held."""
@@ -117,14 +128,23 @@ class Scope(Asker):
         ``at_once``: up to where it waits for something, before this returns; from Python 3.12 on.
         """
         exits = self.exits
+        task: asyncio.Task[None] | None = None
         exits.busy[self] = None
-        if at_once and sys.version_info >= (3, 12):
-            task = asyncio.Task(coroutine, loop=exits.loop, name=_TASK_NAME, context=self.context, eager_start=True)
-            if task.done():
-                return
-        else:
-            task = asyncio.Task(coroutine, loop=exits.loop, name=_TASK_NAME, context=self.context)
-        hide(task)
+        try:
+            if at_once and sys.version_info >= (3, 12):
+                task = asyncio.Task(coroutine, loop=exits.loop, name=_TASK_NAME, context=self.context, eager_start=True)
+                if task.done():
+                    return
+            else:
+                task = asyncio.Task(coroutine, loop=exits.loop, name=_TASK_NAME, context=self.context)
+            hide(task)
+        except BaseException:  # no memory, or deep in a recursion: nothing has begun, and it can be tried again
+            exits.busy.pop(self, None)
+            if task is None:
+                coroutine.close()
+            else:
+                task.cancel()
+            raise
         self._task = task
 
     async def exit(self) -> BaseException | None:
@@ -134,39 +154,44 @@ class Scope(Asker):
         """
         if self.phase == "ended":
             return None
-        begin = self.begin_exit if self.phase in ("made", "open") else None
+        begin = None
+        if self.phase in ("made", "open"):
+            require_stack()
+            begin = self.begin_exit
         failure = await self._enders.wait(self.exits.loop, begin)
         return None if failure is None else failure.take()
 
     def begin_exit(self) -> None:
-        """Starts its end; ``exit`` and the end of the loop wait for it."""
-        self.exits.remove(self)
-        self.phase = "exiting"
-        self.forget()
-        self.run_task(self.finish(None))
+        """Starts its end, if it has not begun; ``exit`` and the end of the loop wait for it."""
+        if self.phase in ("made", "open"):
+            self.run_task(self.finish(None))
+            self.exits.remove(self)
+            self.phase = "exiting"
+            self.forget()
 
     async def finish(self, cause: BaseException | None) -> None:
         """The last part of its life: the exit, then the end of the tasks that it leaves behind."""
-        if self._has_ended():
-            return  # left to the parent process
+        if self.phase == "left":
+            return
         error: BaseException | None = None
         try:
             exiting = self.on_exit(cause)
             if exiting is not None:
                 await exiting
         except BaseException as raised:
-            self.raise_if_dropped(raised)
+            self.raise_if_lost(raised)
             error = raised
         try:
             if self.tasks:
                 await self.cancel_tasks()
-            if self._has_ended():
-                return  # nobody waits for it any more
-            if isinstance(error, asyncio.CancelledError):
-                error = None if self._interrupted or cause is not None else _was_cancelled(self.name, error)
-            self.end(error, cause)
         finally:
-            del error, cause  # their tracebacks hold this frame
+            try:
+                if not self._has_ended():  # else nobody waits for it any more
+                    if isinstance(error, asyncio.CancelledError):
+                        error = None if self._interrupted or cause is not None else _was_cancelled(self.label, error)
+                    self.end(error, cause)
+            finally:
+                del error, cause  # their tracebacks hold this frame
 
     async def cancel_tasks(self) -> None:
         """Cancels the tasks it has started and waits for them, until there are none."""
@@ -176,10 +201,11 @@ class Scope(Asker):
                 task.cancel()
             try:
                 await asyncio.wait(tasks)
+                await asyncio.sleep(0)  # who has awaited one gets its error first
             except asyncio.CancelledError:
                 return
             for task in tasks:
-                if not task.cancelled() and (error := task.exception()) is not None:
+                if _is_unseen(task) and (error := task.exception()) is not None:
                     self.report("a task left behind by {} failed", error, task=task)
                 self._disown(task)
 
@@ -188,24 +214,29 @@ class Scope(Asker):
         self.phase = "ended"
         self._task = None
         self.context = _NO_CONTEXT  # its own refers to it
-        if cause is not None:
-            self.report("{} died while it was held", error or cause)
-            error = None
+        try:
+            if cause is not None:
+                self.report("{} died while it was held", error or cause)
+                error = None
+        finally:
+            self._tell(error)
+
+    def _tell(self, error: BaseException | None) -> None:
         try:
             if error is None:
                 self._enders.tell(None)
             else:
-                failure = Failure(error, self.name, partial(self.report, "the exit of {} failed", error))
+                failure = Failure(error, self.label, partial(self.report, "the exit of {} failed", error))
                 failure.tell(self._enders, self.exits.who_ends(self))
         finally:
             self.exits.ended(self)
 
     def leave_to_parent(self) -> None:
         """This process is a fork of the one in which it ends: here, nothing of it is run to its end."""
-        self.phase = "ended"
+        self.phase = "left"
 
     def _has_ended(self) -> bool:
-        return self.phase == "ended"
+        return self.phase in ("ended", "left")
 
     def interrupt(self) -> None:
         """Cancels the exit in progress; the second time, does without it."""
@@ -219,15 +250,36 @@ class Scope(Asker):
 
     def report(self, message: str, error: BaseException, **more: object) -> None:
         """Gives an error that nobody waits for to the loop's exception handler, with this named."""
-        self.exits.loop.call_exception_handler({"message": message.format(self.name), "exception": error, **more})
+        self.exits.loop.call_exception_handler({"message": message.format(self.label), "exception": error, **more})
 
-    def raise_if_dropped(self, error: BaseException) -> None:
-        """Raises the `GeneratorExit` that a coroutine gets when its loop was dropped, where nothing can be awaited."""
-        if isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not self.exits.loop:
+    def raise_if_lost(self, error: BaseException) -> None:
+        """Raises the `GeneratorExit` that a coroutine gets when its loop was dropped, where nothing can be awaited.
+
+        And whatever is raised where it is left to the parent process: `SystemExit` above all.
+        """
+        is_dropped = isinstance(error, GeneratorExit) and asyncio._get_running_loop() is not self.exits.loop
+        if is_dropped or self.phase == "left":
             raise error
 
 
 _NO_CONTEXT = Context()
+
+
+def _is_unseen(task: asyncio.Task[Any]) -> bool:
+    """Whether it has failed and nobody has got its error."""
+    return not task.cancelled() and bool(task._log_traceback)  # private; asyncio itself reports by it
+
+
+def require_stack() -> None:
+    """Raises where a recursion is so deep that what follows might fail midway: a future that cannot wake its task never will.
+
+    :raises RecursionError: before anything has begun.
+    """
+    try:
+        sys._getframe(max(sys.getrecursionlimit() - _FRAMES_NEEDED, 0))
+    except ValueError:
+        return  # the stack is not as deep as that
+    raise RecursionError("the stack is too deep for something to be entered or ended safely")
 
 
 def scope_on(exits: ExitOrder) -> Scope | None:

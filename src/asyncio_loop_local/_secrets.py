@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, cast
 
 _MASK = "***"
 _LONGEST = 200
@@ -32,17 +32,19 @@ _NUMBER = re.compile(r"-?[\d.]+")
 # Each begins where its name does and looks at a bounded piece of text, so that reading stays linear.
 _NAMED = re.compile(
     r"(?<![\w-])(?P<name>[\w-]{1,200})"
-    r"(?:\s{0,3}=+\s{0,3}|(?P<header>:\s{1,3})|\\*['\"]\s{0,3}:\s{0,3}|(?P<pair>\\*['\"],\s{0,3}))"
+    r"(?:\s{0,20}=+\s{0,20}|:\s{1,20}|:(?!\d{1,5}\b)(?=[^\s/:*])|\\*['\"]\s{0,3}:\s{0,3}|(?P<pair>\\*['\"],\s{0,3}))"
 )
 _PAIR_OPENINGS = ("('", '("', "(b'", '(b"', "(\\'", '(\\"')
 _QUOTE = re.compile(r"(?P<slashes>\\*)(?P<quote>['\"])")
 _OPENING = re.compile(r"[bBrRuU]{0,2}(?P<slashes>\\*)(?P<quote>['\"])")
 _NEXT = re.compile(r"\s|$|\s*[\w-]{1,100}\s*[=:]")
-_LINE = re.compile(r"(?:(?!\\[nr])[^\n\r'\"])*")
-_URL = re.compile(r"(?P<web>(?:https?|wss?))?://(?P<rest>(?:[^\s'\"]|['\"](?![\s,)\]}>]|$)){1,2000})", re.IGNORECASE)
+_LINE = re.compile(r"(?:=\\*\"[^\n\r\"]*\"?|(?!\\[nr])[^\n\r'\"])*")
+_URL = re.compile(r"(?P<web>(?:https?|wss?))?://(?P<rest>(?:[^\s'\"]|['\"](?![\s,)\]}>]|$))+)", re.IGNORECASE)
+_WHOLE_URL = re.compile(r"(?:(?P<web>https?|wss?)|(?P<scheme>[\w+.-]{0,50}))://(?P<rest>\S+)", re.IGNORECASE)
+_OPTION = re.compile(r"(?P<option>(?<![\w-])--(?P<name>[\w-]{1,100})\s{1,3})(?P<value>[^\s-]\S*)")
 _PORT = re.compile(r"\d{1,5}")
 _QUERY_KEY = re.compile(r"(?<=[?&]key=)[^&#'\"]*")
-_BARE_LOGIN = re.compile(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{1,64}):(?P<password>[^\s:@/'\"]{1,200})@")
+_BARE_LOGIN = re.compile(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{1,64}):(?P<password>[^\s:@/'\"]+)@")
 _BEARER = re.compile(r"(?P<scheme>\b(?:[Bb]earer|BEARER)\s{1,3}|\b[Bb]asic\s{1,3}(?=[^\s'\",]{0,400}[A-Z\d=]))[^\s'\",]+")
 _KNOWN = re.compile(
     r"\b(?:gh[opsur]_|github_pat_|glpat-|sk-|xox[abeprs]-|AKIA|eyJ)[\w.-]{12,}"
@@ -61,7 +63,9 @@ def is_secret(name: str) -> bool:
 
 def masked(text: str) -> str:
     """The text without the passwords and tokens that stand in it."""
-    text = _URL.sub(_masked_url, text)
+    whole = _WHOLE_URL.fullmatch(text)  # in which quotes are part of it
+    text = _URL.sub(_masked_url, text) if whole is None else f"{whole['scheme'] or ''}{_masked_url(whole)}"
+    text = _OPTION.sub(_masked_option, text)
     text = _BARE_LOGIN.sub(rf"\g<user>:{_MASK}@", text)
     text = _KNOWN.sub(_MASK, text)
     return _BEARER.sub(rf"\g<scheme>{_MASK}", _masked_after_names(text))
@@ -93,6 +97,7 @@ def _written(value: object, depth: int) -> str:
     return masked(_beginning(text))
 
 
+_SEQUENCES = (list, tuple)
 _BRACKETS: dict[type, tuple[str, str]] = {
     dict: ("{", "}"),
     list: ("[", "]"),
@@ -109,10 +114,16 @@ def _items(container: Any, kind: type, depth: int) -> list[str]:
     if kind is tuple and len(container) == 2:
         first, second = container
         return [_written(first, depth), unless_secret(_as_name(first), _written(second, depth))]
+    option = ""  # of a command line, whose value comes next
     for item in container:
         if length > 2 * _LONGEST:
             return [*parts, "..."]
-        part = _written(item, depth)
+        item_kind = type(cast("object", item))
+        if kind in _SEQUENCES and item_kind is list and len(item) == 2:
+            part = f"[{', '.join(_items(tuple(item), tuple, depth + 1))}]"
+        else:
+            part = unless_secret(option, _written(item, depth))
+        option = item if kind in _SEQUENCES and item_kind is str and item.startswith("--") else ""
         if kind is dict:
             part = f"{part}: {unless_secret(_as_name(item), _written(container[item], depth))}"
         parts.append(part)
@@ -122,6 +133,10 @@ def _items(container: Any, kind: type, depth: int) -> list[str]:
 
 def _as_name(key: object) -> str:
     return key if isinstance(key, str) else key.decode("latin-1") if isinstance(key, bytes) else ""
+
+
+def _masked_option(found: re.Match[str]) -> str:
+    return f"{found['option']}{unless_secret(found['name'], found['value'])}"
 
 
 def _masked_url(found: re.Match[str]) -> str:
@@ -149,7 +164,8 @@ def _masked_after_names(text: str) -> str:
     while (found := _NAMED.search(text, at)) is not None:
         at = found.end()
         name = found["name"]
-        if found["pair"] and not text[max(0, found.start() - 3) : found.start()].endswith(_PAIR_OPENINGS):
+        before = text[max(0, found.start() - 3) : found.start()]
+        if found["pair"] and not (before.endswith(_PAIR_OPENINGS) or name.startswith("--")):
             at = found.end("name")
         elif is_secret(name):
             end = _end_of_value(text, at, to_line_end=name.lower().endswith(("authorization", "cookie")))

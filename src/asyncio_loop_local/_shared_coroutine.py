@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import sys
-from asyncio import CancelledError, Future, Task, current_task, get_running_loop
+from asyncio import CancelledError, Task, current_task, get_running_loop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._cycles import Asker, ask_for, current_asker, running_asker
-from ._waiters import Waiters
+from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -39,7 +39,7 @@ class _Run(Asker):
         self._scope = None if asker is None else asker.scope
         self.task: Task[Any] | None = None
         self.is_over = False
-        self.waiters: Waiters[Task[Any]] = Waiters()
+        self.waiters: Waiters[Task[Any] | Failure] = Waiters()
 
     @property
     def name(self) -> str:
@@ -77,8 +77,6 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         "__qualname__",
         "__weakref__",
         "_anew",
-        "_await_done",
-        "_done",
         "_done_on",
         "_drivers",
         "_first",
@@ -86,6 +84,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         "_function",
         "_is_spent",
         "_loop",
+        "_result",
         "_run",
         "cr_code",
     )
@@ -113,7 +112,6 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         self._is_spent = False
         self._loop = get_running_loop()
         self._run: _Run | None = None
-        self._done: Future[T_co] | None = None
         self._done_on: AbstractEventLoop | None = None  # the loop, when it is done
         self._drivers: dict[Task[Any] | None, Generator[Any, Any, T_co]] = {}
         self.__name__: str = getattr(first, "__name__", "coroutine")
@@ -122,8 +120,8 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         if self._done_on is get_running_loop():
-            return self._await_done()
-        return self._wait().__await__()
+            return self._result
+        return (yield from self._wait().__await__())
 
     def send(self, value: Any, /) -> Any:
         driver = _driver()
@@ -155,11 +153,12 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             steps.close()
 
     def __del__(self) -> None:
-        if self._first is not None:
-            self._first.close()  # nobody has awaited it, which is no mistake
+        first = getattr(self, "_first", None)  # which Ctrl-C may have kept from being set
+        if first is not None:
+            first.close()  # nobody has awaited it, which is no mistake
 
     def __repr__(self) -> str:
-        state = "done" if self._done is not None else "not started" if self._run is None else "running"
+        state = "done" if self._done_on is not None else "not started" if self._run is None else "running"
         return f"<shared coroutine {self.__qualname__}, {state}>"
 
     async def _wait(self) -> T_co:
@@ -170,14 +169,14 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             if run is not None and run.task is not None and run.task.done():
                 self._finished(run, run.task)  # and not at the loop's next turn, when it will call this
                 run = None
-            if self._done is not None:
-                return self._done.result()
+            if self._done_on is not None:
+                return self._result
             if self._is_spent:
                 return await self._anew()
             run = run or self._start()
             asker = ask_for(run)
             try:
-                task = await run.waiters.wait(self._loop)
+                ended = await run.waiters.wait(self._loop)
             except CancelledError:
                 if self._run is run and run.task is not None and not run.waiters:
                     if run.task.done():
@@ -189,11 +188,13 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             finally:
                 if asker is not None:
                     asker.awaiting.remove(run)
-            if not _was_taken_away(task):
+            if isinstance(ended, Failure):
                 try:
-                    return cast("T_co", task.result())
+                    raise ended.take()
                 finally:
-                    del task  # the traceback of its error holds this frame
+                    del ended  # the traceback of its error holds this frame
+            if not _was_taken_away(ended):
+                return cast("T_co", ended.result())
         raise RuntimeError(
             f"{self.__qualname__}() was cancelled {_RUNS} times while it was awaited, by others than those who had awaited it"
         )
@@ -221,21 +222,21 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             return  # this was called before
         run.is_over = True
         run.task = None  # its context refers to the run
-        told = run.waiters.tell(task)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            run.waiters.tell(task)
+        else:
+            message = f"{run.name} failed when nobody waited for it any more"
+            context = {"message": message, "exception": error, "task": task}
+            Failure(error, run.name, partial(self._loop.call_exception_handler, context)).tell(run.waiters)
         is_wanted = self._run is run  # else everybody who had waited for it was cancelled, and so it was
         if is_wanted:
             self._run = None
-        error = None if task.cancelled() else task.exception()
         if error is not None or task.cancelled():
             if is_wanted and not _was_taken_away(task):
                 self._spend()
-            if error is not None and not told:
-                message = f"{run.name} failed when nobody waited for it any more"
-                self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
         elif is_wanted:
-            self._done = self._loop.create_future()
-            self._done.set_result(task.result())
-            self._await_done = self._done.__await__
+            self._result: T_co = task.result()
             self._done_on = self._loop
 
 

@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from ._loop_state import loop_state, running_loop
+from ._secrets import shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -63,5 +64,5 @@ class LockingDict(dict[K, V], asyncio.Lock):
         return self
 
     def __repr__(self) -> str:
-        """Return the dict's repr, with what a lock says of itself."""
-        return f"<{type(self).__name__} {super().__repr__()} [{'locked' if self.locked() else 'unlocked'}]>"
+        """Return the dict's repr, short and without the secrets in it, since errors show it, and what a lock says of itself."""
+        return f"<{type(self).__name__} {shown(dict(self))} [{'locked' if self.locked() else 'unlocked'}]>"

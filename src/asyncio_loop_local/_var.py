@@ -5,6 +5,9 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
+from ._carried import Carried
+from ._names import shown_unwrapped
+from ._secrets import shown, unless_secret
 from ._storage import storage
 
 if TYPE_CHECKING:
@@ -21,6 +24,9 @@ class _Missing:
 
     def __repr__(self) -> str:
         return "<Token.MISSING>"
+
+    def __reduce__(self) -> str:
+        return "_MISSING"
 
 
 _MISSING = _Missing()
@@ -55,7 +61,7 @@ class Token(Generic[T]):
         return f"<Token{' used' if self._used else ''} var={self._var!r} at {id(self):#x}>"
 
 
-class LoopVar(Generic[T]):
+class LoopVar(Carried, Generic[T]):
     """A variable that has a value of its own on every event loop; made at module level, as a `ContextVar` is.
 
     All tasks of a loop see the same value. It lives until its loop ends, or until `aclose`, in the loop's `storage`; nothing
@@ -158,7 +164,7 @@ class LoopVar(Generic[T]):
             values[self] = cast("T", token._old_value)
 
     def __repr__(self) -> str:
-        """Return the name, and the default if there is one."""
-        default = "" if self._default is _MISSING else f" default={self._default!r}"
-        factory = "" if self._factory is None else f" factory={self._factory!r}"
+        """Return the name, and the default if there is one; passwords and tokens are masked."""
+        default = "" if self._default is _MISSING else f" default={unless_secret(self._name, shown(self._default))}"
+        factory = "" if self._factory is None else f" factory={shown_unwrapped(self._factory)}"
         return f"<LoopVar name={self._name!r}{default}{factory} at {id(self):#x}>"

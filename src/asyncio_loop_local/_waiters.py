@@ -51,7 +51,7 @@ class Waiters(dict[Future[T], None]):
 
     __slots__ = ()
 
-    async def wait(self, loop: AbstractEventLoop, begin: Callable[[], None] | None = None) -> T:
+    async def wait(self, loop: AbstractEventLoop, begin: Callable[[], object] | None = None) -> T:
         """Waits until `tell` is called next, which ``begin`` may lead to, and returns what it tells."""
         future: Future[T] = loop.create_future()
         self[future] = None
@@ -67,6 +67,13 @@ class Waiters(dict[Future[T], None]):
             self.pop(future, None)
             del future  # the traceback of an error that it tells may lead to this frame
 
+    def is_anyone_left(self) -> bool:
+        """Whether there is one who has not been cancelled; one who has may not yet have woken to leave."""
+        for future in self:  # noqa: SIM110  # with any() it takes three times as long, at each exit
+            if not future.done():
+                return True
+        return False
+
     def tell(self, what: T) -> int:
         """Wakes all who wait.
 
@@ -75,7 +82,10 @@ class Waiters(dict[Future[T], None]):
         told = 0
         for future in self:
             if not future.done():
-                future.set_result(what)
                 told += 1
+                try:
+                    future.set_result(what)
+                except (MemoryError, RecursionError) as error:  # the others are told all the same
+                    future.get_loop().call_exception_handler({"message": "who waits was not woken", "exception": error})
         self.clear()
         return told
