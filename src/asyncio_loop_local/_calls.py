@@ -68,8 +68,10 @@ class Call:
         try:
             return await resource.leave()
         finally:
-            if resource.phase == "ended" and leaving.get(self.key) is resource:
-                del leaving[self.key]
+            if resource.phase == "ended" or not self.forgotten:
+                with suppress(Exception):  # of an argument's own hash; what has ended is found by nobody
+                    if leaving.get(self.key) is resource:
+                        del leaving[self.key]
 
 
 class Make(Protocol):

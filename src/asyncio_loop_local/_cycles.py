@@ -47,20 +47,23 @@ class Asker:
         raise NotImplementedError
 
 
-def ask_for(target: Asker) -> Asker | None:
+def ask_for(target: Asker) -> Iterable[Asker]:
     """Notes that the code that runs is about to wait for ``target``.
 
-    :returns: from whose ``awaiting`` the target is to be removed after the wait, if any.
+    :returns: from whose ``awaiting`` the target is to be removed after the wait: the run, and the scope whose task it is.
     :raises RuntimeError: if the target waits, through whatever others, for what this code belongs to.
     """
     asker = running_asker()
-    if asker is None or asker.loop is not target.loop or not asker.is_pending:
-        return None
-    if (path := find_path(target, asker, _awaited_by)) is not None:
-        circle = " -> ".join(each.name for each in (asker, *path))
-        raise RuntimeError(f"this would wait for ever, since each of these needs the next one first: {circle}")
-    asker.awaiting.append(target)
-    return asker
+    if asker is None or asker.loop is not target.loop:
+        return ()
+    askers = [each for each in dict.fromkeys((asker, asker.scope)) if each is not None and each.is_pending]
+    for each in askers:
+        if (path := find_path(target, each, _awaited_by)) is not None:
+            circle = " -> ".join(one.name for one in (each, *path))
+            raise RuntimeError(f"this would wait for ever, since each of these needs the next one first: {circle}")
+    for each in askers:
+        each.awaiting.append(target)
+    return askers
 
 
 def _awaited_by(asker: Asker) -> Iterable[Asker]:

@@ -58,16 +58,20 @@ class ExitOrder:
         else:
             self._freed.pop(scope.serial, None)
 
+    def unblock(self, scope: Scope) -> None:
+        """One that had acquired it does so no more: it may have its turn, if nothing else has."""
+        if not scope.users and scope in self._blocked:
+            del self._blocked[scope]
+            self._freed[scope.serial] = scope
+            heapq.heappush(self._freed_newest_first, -scope.serial)
+
     def ended(self, scope: Scope) -> None:
         """It has ended: what it had acquired may end too."""
         self.busy.pop(scope, None)
         for used in scope.uses:
             used.users.pop(scope, None)
             used.waived.pop(scope, None)
-            if not used.users and used in self._blocked:
-                del self._blocked[used]
-                self._freed[used.serial] = used
-                heapq.heappush(self._freed_newest_first, -used.serial)
+            self.unblock(used)
         for user in (*scope.users, *scope.waived):
             user.uses.pop(scope, None)
         scope.uses.clear()
@@ -113,9 +117,9 @@ class ExitOrder:
                 scope.end(error, None)
 
     def interrupt(self) -> None:
-        """Cancels what ends now; asked twice, waits for it no longer."""
-        if self.turn is not None:
-            self.turn.interrupt()
+        """Cancels what ends now, or else all that is waited for before the next may; asked twice, waits for it no longer."""
+        for scope in list(self.busy) if self.turn is None else [self.turn]:
+            scope.interrupt()
 
     def _take(self) -> Scope | None:
         """The newest of those that nothing open has acquired, no longer in its place."""

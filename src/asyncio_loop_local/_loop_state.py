@@ -14,7 +14,7 @@ from . import _process
 from ._cycles import running_asker
 from ._exit_order import ExitOrder
 from ._interrupt import interrupts_call
-from ._scope import hide, scope_on
+from ._scope import hide, is_unseen, scope_on
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 _ATTRIBUTE = "_asyncio_loop_local"
 _SECONDS_TO_ANSWER = 5.0
+_WAITS_FOR_CLOSE = 100  # of 10 ms
 _DOORS = ("close", "shutdown_asyncgens", "create_task", "get_task_factory")
 
 
@@ -288,8 +289,12 @@ class LoopState:
         loop.call_soon_threadsafe(start)
         if not answered.wait(_SECONDS_TO_ANSWER):
             return
-        while not done.wait(0.01) and not loop.is_closed():
-            pass  # its runner may come to an end meanwhile, and close the loop
+        stood_still = 0
+        while not done.wait(0.01) and not loop.is_closed():  # its runner may come to an end meanwhile, and close the loop
+            stood_still = 0 if loop.is_running() else stood_still + 1
+            if stood_still > _WAITS_FOR_CLOSE:  # or come to an end, and leave it open
+                self._run_to_end()
+                return
 
     def process_forked(self) -> None:
         """Leaves all to the parent process: in this one, the loop exits nothing and finalizes no async generator."""
@@ -346,7 +351,7 @@ async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
         task.cancel()
     await asyncio.wait(tasks)
     for task in tasks:
-        if not task.cancelled() and (error := task.exception()) is not None:
+        if is_unseen(task) and (error := task.exception()) is not None:
             message = "unhandled exception while the loop was being closed"
             task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
 

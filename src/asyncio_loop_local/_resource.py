@@ -78,13 +78,13 @@ class Resource(Scope, Generic[T]):
         :returns: what the exit raised.
         :raises RuntimeError: if its enter or exit waits, through whatever others, for the code that asks for this.
         """
-        asker = ask_for(self)
+        askers = ask_for(self)
         self.forget()
         self._leaves_at_once = True
         try:
             return await self.exit()
         finally:
-            if asker is not None:
+            for asker in askers:
                 asker.awaiting.remove(self)
 
     async def acquire(self) -> T:
@@ -103,7 +103,7 @@ class Resource(Scope, Generic[T]):
 
     async def _enter(self) -> T:
         """Has it entered, or waits until it is."""
-        asker = ask_for(self)
+        askers = ask_for(self)
         try:
             user = scope_on(self.exits)
             if user is not None:
@@ -115,7 +115,7 @@ class Resource(Scope, Generic[T]):
                 self._abandon()
             raise
         finally:
-            if asker is not None:
+            for asker in askers:
                 asker.awaiting.remove(self)
         if not isinstance(entered, Failure):
             return entered
@@ -130,7 +130,8 @@ class Resource(Scope, Generic[T]):
             super().begin_exit()
         elif self.phase == "open":
             self._close()
-            self._leave.set_result(None)
+            if not self._leave.done():  # else its task has been cancelled, and goes on by itself
+                self._leave.set_result(None)
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
         """Exits the ACM, with what it died of if it did."""

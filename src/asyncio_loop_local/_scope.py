@@ -121,6 +121,7 @@ class Scope(Asker):
             waived = circle[(circle.index(newest) + 1) % len(circle)]
             del newest.users[waived]
             newest.waived[waived] = None
+            self.exits.unblock(newest)
 
     def run_task(self, coroutine: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
         """Runs a part of its life, in the one task in which it has its whole life, in its own context.
@@ -199,13 +200,17 @@ class Scope(Asker):
             tasks = list(self.tasks)
             for task in tasks:
                 task.cancel()
-            try:
-                await asyncio.wait(tasks)
-                await asyncio.sleep(0)  # who has awaited one gets its error first
-            except asyncio.CancelledError:
-                return
+            is_waited_for = False
+            while not is_waited_for:
+                try:
+                    await asyncio.wait(tasks)
+                    await asyncio.sleep(0)  # who has awaited one gets its error first
+                    is_waited_for = True
+                except asyncio.CancelledError:  # else a cancellation that its enter or exit has left behind
+                    if self._interrupted:
+                        return
             for task in tasks:
-                if _is_unseen(task) and (error := task.exception()) is not None:
+                if is_unseen(task) and (error := task.exception()) is not None:
                     self.report("a task left behind by {} failed", error, task=task)
                 self._disown(task)
 
@@ -246,7 +251,8 @@ class Scope(Asker):
             self.end(None, None)
         else:
             self._interrupted = True
-            self._task.cancel()
+            # Not at once: a task that is cancelled before its first step, which may be due just now, never runs.
+            self.exits.loop.call_soon(self._task.cancel)
 
     def report(self, message: str, error: BaseException, **more: object) -> None:
         """Gives an error that nobody waits for to the loop's exception handler, with this named."""
@@ -265,7 +271,7 @@ class Scope(Asker):
 _NO_CONTEXT = Context()
 
 
-def _is_unseen(task: asyncio.Task[Any]) -> bool:
+def is_unseen(task: asyncio.Task[Any]) -> bool:
     """Whether it has failed and nobody has got its error."""
     return not task.cancelled() and bool(task._log_traceback)  # private; asyncio itself reports by it
 

@@ -174,7 +174,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             if self._is_spent:
                 return await self._anew()
             run = run or self._start()
-            asker = ask_for(run)
+            askers = ask_for(run)
             try:
                 ended = await run.waiters.wait(self._loop)
             except CancelledError:
@@ -186,7 +186,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
                         run.task.cancel()
                 raise
             finally:
-                if asker is not None:
+                for asker in askers:
                     asker.awaiting.remove(run)
             if isinstance(ended, Failure):
                 try:
