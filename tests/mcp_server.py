@@ -1,12 +1,19 @@
-"""A small MCP server on standard input and output, for the suite: it tells its process id, and adds up."""
+"""A small MCP server for the suite: it tells its process id, and adds up.
+
+On standard input and output; or, given a port, on HTTP on 127.0.0.1: 0 is a free one, and the port that it got is what it prints.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import os
+import socket
+import sys
 
 from mcp.server import MCPServer
 
-server = MCPServer("small")
+server = MCPServer("small", log_level="CRITICAL")
+speaks_http = len(sys.argv) > 1
 
 
 @server.tool()
@@ -21,5 +28,26 @@ def add(first: int, second: int) -> str:
     return str(first + second)
 
 
+@server.tool()
+async def never() -> str:
+    """Never answer."""
+    if speaks_http:
+        print("never begun", flush=True)
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+def serve_http(port: int) -> None:
+    import uvicorn
+
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        config = uvicorn.Config(server.streamable_http_app(), log_level="critical", timeout_graceful_shutdown=0)
+        asyncio.run(uvicorn.Server(config).serve([listener]))
+
+
 if __name__ == "__main__":
-    server.run()
+    if speaks_http:
+        serve_http(int(sys.argv[1]))
+    else:
+        server.run()

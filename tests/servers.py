@@ -6,6 +6,7 @@ import asyncio
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -14,6 +15,7 @@ from collections.abc import Callable, Generator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 import psutil
 import psycopg
@@ -104,6 +106,76 @@ class HttpServer:
         with self._changed:
             self._connections.discard(connection)
             self._changed.notify_all()
+
+
+class ServerProcess:
+    """A server that is a program of the suite's: what it said, what connections it has; it can be killed, and started again.
+
+    The program gets the port on 127.0.0.1 as its argument, 0 for a free one, and says on its first line which port it got.
+    """
+
+    def __init__(self, program: str) -> None:
+        self.port = 0
+        self._program = Path(__file__).with_name(program)
+        self._said: list[str] = []
+        self._changed = threading.Condition()
+        self._process: subprocess.Popen[str] | None = None
+        self.start()
+
+    def start(self) -> None:
+        """Starts it if it does not run, on the port that it had before, and waits until it can be connected to."""
+        if self._process is not None:
+            return
+        program = [sys.executable, os.fspath(self._program), str(self.port)]
+        self._process = subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None
+        port = int(self._process.stdout.readline())
+        assert self.port in (0, port)
+        self.port = port
+        self._reader = threading.Thread(target=self._read, args=[self._process.stdout], name=self._program.name)
+        self._reader.start()
+
+    def _read(self, output: TextIO) -> None:
+        for line in output:
+            with self._changed:
+                self._said.append(line.rstrip())
+                self._changed.notify_all()
+
+    def hears(self, what: str) -> bool:
+        """Waits until the server has said this, once for each time that it is asked for."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: what in self._said, LONGEST_WAIT):
+                return False
+            self._said.remove(what)
+            return True
+
+    def connections(self) -> int:
+        """How many connections clients have with it now."""
+        assert self._process is not None
+        connections = psutil.Process(self._process.pid).net_connections(kind="tcp")
+        return sum(connection.status != psutil.CONN_LISTEN for connection in connections)
+
+    def wait_for_no_connection(self) -> bool:
+        """Waits until there is none: the server closes its end a little later than the client."""
+        deadline = time.monotonic() + LONGEST_WAIT
+        while self.connections():
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.01)
+        return True
+
+    def kill(self) -> None:
+        """Kills it, if it runs: no client is told anything but that its connection is gone."""
+        if self._process is not None:
+            with self._process as process:
+                process.kill()
+                self._reader.join(LONGEST_WAIT)
+            self._process = None
+
+    def kill_and_start(self) -> None:
+        """Kills it, and starts it again on the same port."""
+        self.kill()
+        self.start()
 
 
 class CannotRun(Exception):

@@ -1,0 +1,268 @@
+"""Holds the library against what people write in its place: each cell of the table is what a small program did.
+
+    python -m benchmarks.comparison            prints the table
+    python -m benchmarks.comparison --write    puts it into docs/comparison.md, and wherever else its markers stand
+    python -m benchmarks.comparison --check    fails if one of these holds another one
+
+Needs the extra 'bench', and Starlette, which FastAPI brings.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import warnings
+from asyncio import get_running_loop
+from collections.abc import AsyncGenerator, Callable, MutableMapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from benchmarks import peer_behaviours as peers
+from benchmarks.peer_behaviours import Thing, Use, Work
+from starlette.applications import Starlette
+from starlette.responses import Response
+from starlette.routing import Route
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "docs" / "comparison.md", ROOT / "README.md"]
+BEGIN, END = "<!-- begin of what benchmarks/comparison.py --write has written -->", "<!-- end of it -->"
+Build = Callable[[Work], Use]
+State = MutableMapping[str, Any]
+
+RUNS = 100
+
+
+def use_module_global(work: Work) -> Use:
+    thing: Thing | None = None
+
+    async def get(_argument: object) -> object:
+        nonlocal thing
+        if thing is None:
+            thing = await work.enter().__aenter__()
+        return thing
+
+    return Use(get, takes_arguments=False)
+
+
+def use_dict_by_id(work: Work) -> Use:
+    things: dict[int, Thing] = {}
+
+    async def get(_argument: object) -> object:
+        loop = id(get_running_loop())
+        if loop not in things:
+            things[loop] = await work.enter().__aenter__()
+        return things[loop]
+
+    return Use(get, takes_arguments=False)
+
+
+class Lifespan:
+    """An application that opens two things in its lifespan, and a request handler that uses one of them."""
+
+    def __init__(self, work: Work) -> None:
+        self._found: list[object] = []
+
+        @asynccontextmanager
+        async def lifespan(_app: Starlette) -> AsyncGenerator[dict[str, Thing]]:
+            async with work.enter(1) as one, work.enter(2) as two:
+                yield {"one": one, "two": two}
+
+        self._app = Starlette(routes=[Route("/{number}", self._handle)], lifespan=lifespan)
+
+    async def _handle(self, request: Request) -> Response:
+        self._found.append(request.state.one if request.path_params["number"] == "1" else request.state.two)
+        return Response()
+
+    async def request(self, state: State, argument: object) -> object:
+        """What the handler of a request has found."""
+
+        async def send(_message: State) -> None:
+            pass
+
+        path = f"/{argument}"
+        scope: State = {"type": "http", "method": "GET", "path": path, "headers": [], "query_string": b"", "state": dict(state)}
+        await self._app(scope, _nothing_to_receive, send)
+        return self._found.pop()
+
+    async def serve(self, state: State, started: asyncio.Event, stop: asyncio.Event) -> None:
+        """Does what a server does, in a task of its own."""
+        begun = False
+
+        async def receive() -> State:
+            nonlocal begun
+            if not begun:
+                begun = True
+                return {"type": "lifespan.startup"}
+            await stop.wait()
+            return {"type": "lifespan.shutdown"}
+
+        async def send(message: State) -> None:
+            if message["type"] == "lifespan.startup.complete":
+                started.set()
+
+        await self._app({"type": "lifespan", "state": state}, receive, send)
+
+
+async def _nothing_to_receive() -> State:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+def use_lifespan(work: Work) -> Use:
+    """On each loop there is a server of that application, which is stopped where the others are closed by hand."""
+    application = Lifespan(work)
+    servers: WeakKeyDictionary[asyncio.AbstractEventLoop, tuple[State, asyncio.Event, asyncio.Event, asyncio.Task[None]]]
+    servers = WeakKeyDictionary()
+
+    async def get(argument: object) -> object:
+        loop = get_running_loop()
+        if loop not in servers:
+            state: State = {}
+            started, stop = asyncio.Event(), asyncio.Event()
+            servers[loop] = state, started, stop, asyncio.create_task(application.serve(state, started, stop))
+        found, ready, _, _ = servers[loop]
+        await ready.wait()
+        return await application.request(found, argument)
+
+    async def close() -> None:
+        _, _, stop, task = servers.pop(get_running_loop())
+        stop.set()
+        await task
+
+    return Use(get, close, takes_arguments=False)
+
+
+def use_lifespan_without_server(work: Work) -> Use:
+    return Use(partial(Lifespan(work).request, {}), takes_arguments=False)
+
+
+SUBJECTS: dict[str, Build] = {
+    "this library": peers.use_sticky_singleton_acm,
+    "module global": use_module_global,
+    "dict by id(loop)": use_dict_by_id,
+    "weak dict by loop": peers.use_weak,
+    "anyio RunVar": peers.use_run_var,
+    "async_lru": peers.use_async_lru,
+    "svcs": peers.use_svcs,
+    "dishka": peers.use_dishka,
+    "that-depends": peers.use_that_depends,
+    "lifespan": use_lifespan,
+}
+WITHOUT_SERVER: dict[Build, Build] = {use_lifespan: use_lifespan_without_server}
+
+
+def works_anywhere(build: Build) -> str:
+    use = WITHOUT_SERVER.get(build, build)(Work())
+    try:
+        asyncio.run(_get_and_close(use))
+    except AttributeError:  # the state of a request has nothing of that name
+        return "no"
+    return "yes"
+
+
+def is_each_loops_own(build: Build) -> str:
+    work = Work()
+    use = build(work)
+    for _ in range(RUNS):
+        asyncio.run(_get_and_close(use))
+    return "yes" if work.count("made 1") == RUNS else "no"
+
+
+def outlives_tasks(build: Build) -> str:
+    """A task that is cancelled at the end of the loop finds it open, and after that it is closed."""
+    work = Work()
+    use = build(work)
+    open_at_last: list[bool] = []
+    tasks: set[asyncio.Task[None]] = set()
+
+    async def worker(ready: asyncio.Event) -> None:
+        await use.get(1)
+        ready.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            open_at_last.append(work.count("closed 1") == 0)
+
+    async def main() -> None:
+        ready = asyncio.Event()
+        tasks.add(asyncio.create_task(worker(ready)))
+        await ready.wait()
+        if use.close is not None:
+            await use.close()  # the last line of a main
+
+    asyncio.run(main())
+    return "yes" if open_at_last == [True] and work.count("closed 1") else "no"
+
+
+def is_closed(build: Build) -> str:
+    return (
+        peers.is_closed(build).replace("no", "never").replace("by hand", "by the server" if build is use_lifespan else "by hand")
+    )
+
+
+async def _get_and_close(use: Use) -> None:
+    await use.get(1)
+    if use.close is not None:
+        await use.close()
+
+
+ROWS: dict[str, Callable[[Build], str]] = {
+    "works with nothing set up: in a script, a test, a thread": works_anywhere,
+    "two loops that take turns have one each": peers.is_per_loop,
+    f"of {RUNS} `asyncio.run` in a row, each has its own": is_each_loops_own,
+    "one for each set of arguments": peers.is_by_arguments,
+    "equal dicts are the same argument": peers.is_by_value,
+    "two tasks that ask at once: made once": peers.is_made_once,
+    "closed": is_closed,
+    "… newest first": peers.is_newest_first,
+    "… in the task that opened it, as task groups insist": peers.is_left_where_it_was_entered,
+    "… after the tasks that are cancelled at the end, which can use it": outlives_tasks,
+    "a closed loop is freed": peers.lets_go,
+}
+
+
+def cells() -> dict[str, dict[str, str]]:
+    """What each program did, by row and subject."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # svcs gives one of what is left open, async_lru of another loop
+        return {title: {subject: probe(build) for subject, build in SUBJECTS.items()} for title, probe in ROWS.items()}
+
+
+def table() -> str:
+    lines = ["| | " + " | ".join(SUBJECTS) + " |", "| --- |" + " --- |" * len(SUBJECTS)]
+    lines += [f"| {title} | " + " | ".join(row.values()) + " |" for title, row in cells().items()]
+    return "\n".join(lines)
+
+
+def with_table(page: str, text: str) -> str:
+    """The page with the text between its markers."""
+    before, _, rest = page.partition(BEGIN)
+    _, _, after = rest.partition(END)
+    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
+
+
+def main() -> int:
+    text = table()
+    if not {"--write", "--check"} & set(sys.argv[1:]):
+        print(text)
+        return 0
+    result = 0
+    for page in PAGES:
+        before = page.read_text("utf-8")
+        if BEGIN not in before or before == with_table(before, text):
+            continue
+        if "--write" in sys.argv[1:]:
+            page.write_text(with_table(before, text), "utf-8")
+        else:
+            print(f"{page.name} holds another table than this: run with --write", text, sep="\n\n")
+            result = 1
+    return result
+
+
+if __name__ == "__main__":
+    sys.exit(main())

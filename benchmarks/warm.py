@@ -1,0 +1,104 @@
+"""The warm path beside its floors: what a call costs when the loop has its value already."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+from asyncio import get_running_loop
+from typing import Any
+
+from benchmarks.timing import Row, Size, in_loop, no_garbage_collection, row, statement
+
+import asyncio_loop_local as loop_local
+
+
+class Trivial:
+    """The least there can be of an asynchronous context manager."""
+
+    async def __aenter__(self) -> Trivial:
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        pass
+
+
+def factory(*_args: object, **_kwargs: object) -> object:
+    return object()
+
+
+def trivial_factory(*_args: object, **_kwargs: object) -> Trivial:
+    return Trivial()
+
+
+async def token() -> str:
+    return "token"
+
+
+# What the library does.
+single = loop_local.singleton(factory)
+make = loop_local.sticky_singleton_acm(trivial_factory)
+shared_token = loop_local.singleton(token)
+
+# The least that pure Python can do.
+cached = functools.lru_cache(maxsize=None)(factory)
+cached_trivial = functools.lru_cache(maxsize=None)(trivial_factory)
+
+
+def floor_storage() -> asyncio.AbstractEventLoop:
+    return get_running_loop()
+
+
+def floor_call(*args: Any, **kwargs: Any) -> object:
+    get_running_loop()
+    return cached(*args, **kwargs)
+
+
+def floor_make(*args: Any, **kwargs: Any) -> Trivial:
+    get_running_loop()
+    return cached_trivial(*args, **kwargs)
+
+
+async def floor_coroutine() -> None:
+    get_running_loop()
+
+
+async def floor_await(future: asyncio.Future[None]) -> None:
+    get_running_loop()
+    await future
+
+
+SUBJECTS: list[tuple[str, str, str, float]] = [
+    ("`storage()`", "floor_storage()", "storage()", 1.35),
+    ("`single()`", "floor_call()", "single()", 1.3),
+    ("`single(1, 2, x=3)`", "floor_call(1, 2, x=3)", "single(1, 2, x=3)", 1.3),
+    ("`async with make(): pass`", "async with floor_make(): pass", "async with make(): pass", 1.3),
+    ("`await enter_once(acm)`", "await floor_coroutine()", "await enter_once(acm)", 1.8),
+    ("`single(headers)`, a dict of three", "floor_call(); hash(tuple(sorted(headers.items())))", "single(headers)", 6),
+    ("`single(headers=headers)`", "floor_call(); hash(tuple(sorted(headers.items())))", "single(headers=headers)", 6),
+    ("`await shared_token()`", "await floor_await(done)", "await shared_token()", 1.5),
+]
+"""The path, the statement that is its floor, the one that is ours, and how many times as long it may take."""
+
+
+def rows(size: Size) -> list[Row]:
+    with asyncio.Runner() as runner:
+        acm = Trivial()
+        done = runner.get_loop().create_future()
+        done.set_result(None)
+        headers = {"Accept": "application/json", "Authorization": "Bearer abc", "User-Agent": "benchmarks"}
+        names: dict[str, object] = {
+            **globals(),
+            "storage": loop_local.storage,
+            "enter_once": loop_local.enter_once,
+            "acm": acm,
+            "done": done,
+            "headers": headers,
+        }
+        table: list[Row] = []
+        with no_garbage_collection():
+            for path, floor, ours, limit in SUBJECTS:
+                subjects = [in_loop(runner, statement(source, names), size.calls) for source in (floor, ours)]
+                for subject in subjects:
+                    subject()  # the first call is a cold one
+                table.append(row(path, *subjects, limit=limit, rounds=size.rounds))
+        return table

@@ -1,0 +1,1407 @@
+"""What one event loop may go through, written down as data; its reference model; and the run of the one against the other.
+
+A `History` says what resources, coroutine functions and callbacks do, what the program does with them, and how the loop ends. Its
+`repr` is the Python code that makes it. `check` runs it on a `DeterministicLoop` with the real library, whose every step the
+`Monitor` compares with what the contract promises; it raises `Broken`, with the history as a script and all that happened in it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import sys
+import types
+import warnings
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeVar, cast
+
+import asyncio_loop_local
+from asyncio_loop_local import (
+    StickyACM,
+    enter,
+    enter_once,
+    release,
+    resources,
+    singleton,
+    sticky_acm,
+    sticky_singleton_acm,
+    storage,
+)
+from deterministic_loop import Deadlock, DeterministicLoop, Livelock
+
+T = TypeVar("T")
+
+# ---------------------------------------------------------------- what can be done
+
+
+class Op:
+    """One thing that a piece of a program does."""
+
+    def __repr__(self) -> str:
+        """Return the code that makes it, without what is left at its default."""
+        shown: list[str] = []
+        by_name = False
+        for each in fields(self):  # type: ignore[arg-type]  # each op is a dataclass
+            value = getattr(self, each.name)
+            if value == each.default:
+                by_name = True
+            else:
+                shown.append(f"{each.name}={value!r}" if by_name else repr(value))
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+Ops = tuple[Op, ...]
+Door = Literal["factory", "kept", "once", "sticky", "enter"]
+
+
+@dataclass(frozen=True, repr=False)
+class Turns(Op):
+    """Lets the loop turn."""
+
+    count: int
+
+
+@dataclass(frozen=True, repr=False)
+class Sleep(Op):
+    """Lets time pass."""
+
+    seconds: float
+
+
+@dataclass(frozen=True, repr=False)
+class Idle(Op):
+    """Waits until nothing else can go on."""
+
+
+@dataclass(frozen=True, repr=False)
+class Forever(Op):
+    """Waits until it is cancelled."""
+
+
+@dataclass(frozen=True, repr=False)
+class Stubborn(Op):
+    """Lets the loop turn, and takes no notice of a cancellation meanwhile."""
+
+    turns: int
+
+
+@dataclass(frozen=True, repr=False)
+class Use(Op):
+    """Acquires a resource; the task uses it from then on, after each op of its own."""
+
+    door: Door
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Call(Op):
+    """Calls a plain singleton."""
+
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Await(Op):
+    """Awaits a coroutine singleton; the object of the first call, if it is ``kept``."""
+
+    which: int
+    kept: int = 0
+
+
+@dataclass(frozen=True, repr=False)
+class Store(Op):
+    """Puts something into the storage, or finds it there."""
+
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Release(Op):
+    """Releases what a factory has made."""
+
+    what: Literal["resource", "value", "run"]
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Aclose(Op):
+    """Ends everything of the loop."""
+
+
+@dataclass(frozen=True, repr=False)
+class Register(Op):
+    """Registers a callback."""
+
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Unregister(Op):
+    """Takes back all registrations of a callback."""
+
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Spawn(Op):
+    """Starts a task and does not wait for it."""
+
+    ops: Ops
+
+
+@dataclass(frozen=True, repr=False)
+class Together(Op):
+    """Does several things at the same time, and waits for all."""
+
+    parts: tuple[Ops, ...]
+
+
+@dataclass(frozen=True, repr=False)
+class Guard(Op):
+    """``try: ops finally: cleanup``."""
+
+    ops: Ops
+    cleanup: Ops
+
+
+@dataclass(frozen=True, repr=False)
+class Cancel(Op):
+    """Cancels one of the tasks that the program has spawned, the last one first."""
+
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Kill(Op):
+    """Lets an open resource die: its task group fails, or its task is cancelled."""
+
+    which: int
+
+
+@dataclass(frozen=True, repr=False)
+class Fail(Op):
+    """Raises an error: at the first ``times`` times that the code around it runs."""
+
+    times: int = 1
+
+
+@dataclass(frozen=True, repr=False)
+class Resource(Op):
+    """What a resource does when it is made, entered and exited; ``group`` says whether it holds a task group meanwhile."""
+
+    enter: Ops = ()
+    exit: Ops = ()
+    make: Ops = ()
+    group: int = 0
+
+
+End = Literal["runner", "run", "close", "aclose", "twice", "shutdown"]
+
+
+@dataclass(frozen=True)
+class History:
+    """The life of one loop."""
+
+    main: Ops
+    resources: tuple[Resource, ...] = (Resource(),)
+    runs: tuple[Ops, ...] = ((),)
+    callbacks: tuple[Ops, ...] = ((),)
+    end: End = "runner"
+    eager: bool = False
+
+
+class Broken(AssertionError):
+    """A promise was not kept."""
+
+
+class Boom(Exception):
+    """An error that the program raises; each is one of a kind."""
+
+    def __init__(self, number: int, where: str) -> None:
+        super().__init__(f"#{number} of {where}")
+        self.number = number
+
+
+# ---------------------------------------------------------------- what there is, as the model sees it
+
+
+@dataclass(eq=False, repr=False)
+class Owner:
+    """What ends with the loop, and whose code may acquire, spawn and fail: an instance of a resource, or a callback."""
+
+    name: str
+    uses: dict[Slot, bool] = field(default_factory=dict["Slot", bool])  # what it has asked for, and whether it has got it
+    tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    waits: list[Using | Slot | Run] = field(default_factory=list["Using | Slot | Run"])
+    over: bool = False  # its exit has returned, or its enter has failed
+    begun: bool = False
+    last_turn: int = 0
+    last_ask: int = 0
+    serial: int = 0
+
+    def __repr__(self) -> str:
+        """Return its name."""
+        return self.name
+
+    def is_alive(self) -> bool:
+        """Whether its exit, or a task that it has started, is still to end."""
+        return self.begun and (not self.over or any(not task.done() for task in self.tasks))
+
+    def was_alive(self, turn: int) -> bool:
+        """Whether it is alive, or was until some turns ago: the library may not know yet that it has ended."""
+        return self.begun and (self.is_alive() or turn - self.last_turn < 6)
+
+
+@dataclass(eq=False)
+class Run:
+    """The runs of one coroutine function."""
+
+    waits: list[Using | Slot | Run] = field(default_factory=list["Using | Slot | Run"])
+
+
+@dataclass(eq=False, repr=False)
+class Instance(Owner):
+    """What one ``__aenter__`` has made."""
+
+    which: int = 0
+    slot: Slot | None = None
+    phase: Literal["made", "entering", "open", "exiting", "ended", "failed"] = "made"
+    opened_turn: int = 0
+    task: asyncio.Task[Any] | None = None
+    killed: bool = False
+    by_end: bool = False
+    leaves_by: int | None = None  # the turn in which it must begin to be exited, since another one was made in its place
+    kill: Callable[[], object] | None = None
+    body: AbstractAsyncContextManager[None] | None = None
+
+
+@dataclass(eq=False, repr=False)
+class Registration(Owner):
+    """One registration of a callback."""
+
+    which: int = 0
+    opened_turn: int = 0
+    unregistered: int | None = None  # in which turn
+
+
+@dataclass(eq=False)
+class Slot:
+    """What those get who ask in one place, until the resource in it is spent."""
+
+    place: object
+    waiters: list[Using] = field(default_factory=list["Using"])
+    instance: Instance | None = None
+    spent: bool = False
+    released: bool = False
+    abandoned: bool = False
+
+
+@dataclass(eq=False)
+class Using:
+    """One who has asked for a resource, and waits for it."""
+
+    slot: Slot
+    when_open: bool  # whether it was open then: one who has to wait all the same was too late, and waits for another one
+
+
+@dataclass
+class Counts:
+    """What has happened in all histories so far."""
+
+    histories: int = 0
+    operations: int = 0
+    opened: int = 0
+    closed: int = 0
+    errors: int = 0
+    cancelled: int = 0
+    refused: int = 0
+    turns: int = 0
+
+    def __str__(self) -> str:
+        return (
+            f"{self.histories:,} histories, {self.operations:,} operations in {self.turns:,} turns of the loop; "
+            f"{self.opened:,} resources opened, {self.closed:,} closed; {self.errors:,} errors raised and reported; "
+            f"{self.cancelled:,} tasks cancelled; {self.refused:,} calls refused, as they would have waited for themselves"
+        )
+
+
+counts = Counts()
+
+_owner: ContextVar[Owner | None] = ContextVar("owner", default=None)  # whose code runs
+_asker: ContextVar[Owner | Run | None] = ContextVar("asker", default=None)  # what others wait for, whose code runs
+
+
+def _askers() -> list[Owner | Run]:
+    """The run whose code runs, and what ends with the loop and whose task that is."""
+    return [each for each in dict.fromkeys((_asker.get(), _owner.get())) if each is not None]
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        for each in cast("BaseExceptionGroup[BaseException]", error).exceptions:
+            yield from _leaves(each)
+    else:
+        yield error
+
+
+class Monitor:
+    """The reference model: told of everything that happens, it says what should not have."""
+
+    def __init__(self) -> None:
+        self.violations: list[str] = []
+        self.trace: list[str] = []
+        self.turn: Callable[[], int] = lambda: 0
+        self.places: dict[object, Slot] = {}
+        self.instances: list[Instance] = []
+        self.registrations: list[Registration] = []
+        self.user_tasks: list[asyncio.Task[None]] = []
+        self.raised: dict[int, str] = {}
+        self.to_waiters: dict[int, int] = {}
+        self.to_handler: dict[int, int] = {}
+        self.by_runner: dict[int, int] = {}
+        self.values: dict[int, object] = {}
+        self.stored: dict[int, object] = {}
+        self.run_values: dict[int, dict[str, object]] = {}
+        self.runs: dict[int, Run] = {}
+        self.leaving: dict[object, Slot] = {}
+        self.serial = 0
+        self.acloses = 0
+        self.using = 0
+        self.main_done = False
+        self.tasks_are_left = False
+
+    def note(self, what: str) -> None:
+        self.trace.append(f"{self.turn():>4}  {what}")
+
+    def broken(self, what: str) -> None:
+        self.note(f"!!!   {what}")
+        self.violations.append(what)
+
+    def let_go(self) -> None:
+        """Refers to nothing of the loop any more."""
+        for owner in (*self.instances, *self.registrations):
+            owner.tasks.clear()
+        for instance in self.instances:
+            instance.task = instance.kill = instance.body = None
+        self.user_tasks.clear()
+        self.values.clear()
+        self.run_values.clear()
+
+    # errors
+
+    def boom(self, where: str) -> Boom:
+        number = len(self.raised) + 1
+        self.raised[number] = where
+        self.note(f"error #{number} is raised in {where}")
+        return Boom(number, where)
+
+    def delivered(self, error: BaseException, to: dict[int, int]) -> None:
+        for each in _leaves(error):
+            if isinstance(each, Boom):
+                to[each.number] = to.get(each.number, 0) + 1
+                self.note(f"error #{each.number} comes to {'a waiter' if to is self.to_waiters else 'the exception handler'}")
+
+    def handle(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """The loop's exception handler."""
+        error: BaseException | None = context.get("exception")
+        message = str(context.get("message"))
+        if error is None:
+            self.broken(f"the exception handler got {context!r}")
+            return
+        is_by_runner = message.startswith("unhandled exception")  # of any task that it has cancelled, whoever else has got it
+        self.delivered(error, self.by_runner if is_by_runner else self.to_handler)
+        if self.tasks_are_left and "closing of asynchronous generator" in message:
+            return  # that of a task which should have ended
+        for each in _leaves(error):
+            if isinstance(each, asyncio.CancelledError) and "died while it was held" in message:
+                continue
+            if not isinstance(each, Boom):
+                self.broken(f"the exception handler got {each!r}: {message}")
+
+    # acquiring
+
+    def ask(self, place: object, what: str) -> Using:
+        slot = self.places.get(place)
+        if slot is None or slot.spent:
+            slot = self.places[place] = Slot(place)
+        using = Using(slot, slot.instance is not None and slot.instance.phase == "open")
+        slot.waiters.append(using)
+        self.using += 1
+        self.note(f"{self.who()} asks for {what}")
+        if (owner := _owner.get()) is not None:
+            owner.uses.setdefault(slot, False)
+            owner.last_ask = self.turn()
+        for asker in _askers():
+            asker.waits.append(using)
+        return using
+
+    def _answered(self, using: Using) -> None:
+        using.slot.waiters.remove(using)
+        self.using -= 1
+        for asker in _askers():
+            asker.waits.remove(using)
+
+    def got(self, using: Using, value: object) -> Instance | None:
+        self._answered(using)
+        slot = using.slot
+        instance = slot.instance
+        if instance is None or value is not instance:
+            name = value.name if isinstance(value, Instance) else repr(value)
+            self.broken(f"{self.who()} asked for {slot.place} and got {name}, not {instance and instance.name}")
+            return None
+        self.note(f"{self.who()} gets {instance.name}")
+        if instance.phase not in ("open", "exiting", "ended"):
+            self.broken(f"{self.who()} got {instance.name}, which is {instance.phase}")
+        elif instance.phase != "open" and not slot.spent:
+            self.broken(f"{self.who()} got {instance.name} after its exit")
+        if (owner := _owner.get()) is not None:
+            owner.uses[slot] = True
+        return instance
+
+    def not_got(self, using: Using, error: BaseException) -> None:
+        self._answered(using)
+        if isinstance(error, asyncio.CancelledError):
+            slot = using.slot
+            instance = slot.instance
+            self.note(f"{self.who()} is cancelled while it waits for {slot.place}")
+            if not slot.waiters and not slot.spent and (instance is None or instance.phase in ("made", "entering")):
+                slot.abandoned = True
+                self.spend(slot)
+        elif isinstance(error, RuntimeError):
+            self.refused(error, using)
+        else:
+            self.delivered(error, self.to_waiters)
+
+    def _begin_anew(self, slot: Slot) -> Slot:
+        """What is in the slot is on its way out: those who came too late wait for what comes next."""
+        late = [using for using in slot.waiters if using.when_open]
+        self.spend(slot)
+        if late:
+            anew = self.places.get(slot.place)
+            if anew is None or anew.spent:
+                anew = self.places[slot.place] = Slot(slot.place)
+            for using in late:
+                slot.waiters.remove(using)
+                anew.waiters.append(using)
+                using.slot = anew
+                using.when_open = False
+            for owner in self._owners():
+                if slot in owner.uses:
+                    owner.uses.setdefault(anew, False)
+            return anew
+        return slot
+
+    def spend(self, slot: Slot | None) -> None:
+        """Who asks from now on gets another one."""
+        if slot is not None:
+            slot.spent = True
+            if self.places.get(slot.place) is slot:
+                del self.places[slot.place]
+
+    def refused(self, error: RuntimeError, target: Using | Slot | Run | None) -> None:
+        """A call would have waited for itself: is that so?"""
+        counts.refused += 1
+        self.note(f"{self.who()} is refused: {error}")
+        owner, message = _owner.get(), str(error)
+        if "would wait for ever" in message:
+            is_known = target is not None or not self.is_ending()  # else it may be of one that is on its way out
+            leads = target is not None and any(_leads_to(target, asker) for asker in _askers())
+            if not _askers() or (is_known and not leads):
+                self.broken(f"{self.who()} was refused, though it would not have waited for itself: {error}")
+            if owner is not None and isinstance(target, Using) and not owner.uses.get(target.slot):
+                owner.uses.pop(target.slot, None)
+        elif "while it is in use by" in message:
+            users = [each for each in self._owners() if target in each.uses and each.was_alive(self.turn())]
+            if not users:
+                self.broken(f"{self.who()} may not release what nobody uses: {error}")
+        elif "was called from inside" in message:
+            if owner is None:
+                self.broken(f"{self.who()}, a task of the user's, was refused: {error}")
+        else:
+            self.broken(f"{self.who()} got {error!r}")
+
+    # the life of an instance
+
+    def _owners(self) -> Iterable[Instance | Registration]:
+        return (*self.instances, *self.registrations)
+
+    def who(self) -> str:
+        owner = _owner.get()
+        task = asyncio.current_task() if asyncio._get_running_loop() is not None else None
+        by = "" if owner is None else f" of {owner.name}"
+        return f"{task.get_name() if task is not None else 'a callback'}{by}"
+
+    def made(self, place: object, which: int, name: str) -> Instance:
+        """A new instance, for those who asked in that place."""
+        slot = self.places.get(place)
+        instance = Instance(f"{name}{which}.{len(self.instances)}", which=which, slot=slot)
+        self.instances.append(instance)
+        if slot is None or slot.spent:
+            self.broken(f"{instance.name} was made, though nobody had asked for it")
+        elif slot.instance is not None and slot.instance.phase != "made":
+            instance.slot = anew = self._begin_anew(slot)
+            slot.instance.leaves_by = self.turn() + 1
+            if anew is slot or slot.instance.phase != "open":
+                self.broken(f"{instance.name} was made, though there is {slot.instance.name}")
+            anew.instance = instance
+        else:
+            slot.instance = instance
+        return instance
+
+    def enter_begins(self, instance: Instance) -> None:
+        counts.opened += 1
+        instance.phase, instance.begun, instance.task = "entering", True, asyncio.current_task()
+        self.note(f"{instance.name} begins to be entered")
+        for other in self.instances:
+            if other.task is instance.task and other is not instance:
+                self.broken(f"{instance.name} is entered in the task of {other.name}")
+
+    def enter_ends(self, instance: Instance, error: BaseException | None) -> None:
+        slot = instance.slot
+        instance.last_turn = self.turn()
+        if error is None:
+            self.serial += 1
+            instance.phase, instance.serial, instance.opened_turn = "open", self.serial, self.turn()
+            self.note(f"{instance.name} is open")
+            return
+        counts.closed += 1
+        self.note(f"{instance.name} could not be entered: {error!r}")
+        if isinstance(error, asyncio.CancelledError) and slot is not None and slot.waiters:
+            self.broken(f"entering {instance.name} was cancelled while {len(slot.waiters)} waited for it")
+        instance.phase, instance.over = "failed", True
+        self.spend(slot)
+
+    def exit_begins(self, instance: Instance) -> None:
+        self.note(f"{instance.name} begins to be exited")
+        slot = instance.slot
+        if instance.phase != "open":
+            self.broken(f"{instance.name} was exited while it was {instance.phase}")
+        if instance.task is not asyncio.current_task():
+            self.broken(f"{instance.name} was not exited in its own task")
+        if instance.leaves_by is not None and instance.leaves_by < self.turn():
+            self.broken(f"another one was made in the place of {instance.name}, which was open")
+        if slot is not None:
+            self._begin_anew(slot)
+        if not (instance.killed or (slot is not None and (slot.released or slot.abandoned))):
+            instance.by_end = True
+            self._ends(instance, slot)
+        instance.phase = "exiting"
+
+    def exit_ends(self, instance: Instance, error: BaseException | None) -> None:
+        counts.closed += 1
+        instance.phase, instance.over, instance.last_turn = "ended", True, self.turn()
+        self.note(f"{instance.name} is exited{'' if error is None else f', with {error!r}'}")
+
+    def callback_begins(self, registration: Registration) -> None:
+        self.note(f"{registration.name} begins")
+        if registration.begun:
+            self.broken(f"{registration.name} is called again")
+        if registration.unregistered is not None and registration.unregistered < self.turn() - 1:
+            self.broken(f"{registration.name} is called, though it was unregistered")
+        self._ends(registration, None)
+        registration.begun = True
+
+    def callback_ends(self, registration: Registration) -> None:
+        registration.over, registration.last_turn = True, self.turn()
+        self.note(f"{registration.name} ends")
+
+    def is_ending(self) -> bool:
+        """Whether the time of the exits has come."""
+        return self.acloses > 0 or (self.main_done and (self.tasks_are_left or all(task.done() for task in self.user_tasks)))
+
+    def _ends(self, ending: Instance | Registration, slot: Slot | None) -> None:
+        """It ends since everything does: is it its turn?"""
+        name, turn = ending.name, self.turn()
+        if not self.is_ending():
+            self.broken(f"{name} ends though the loop does not")
+        for other in self._owners():
+            if other is ending or not other.begun:
+                continue
+            exiting = isinstance(other, Registration) or (other.phase in ("exiting", "ended") and other.by_end)
+            if exiting and not other.over:
+                self.broken(f"{name} ends while {other.name} does")
+            elif exiting and other.is_alive():
+                self.broken(f"{name} ends though {other.name} has left a task behind")
+            if slot is not None and other.uses.get(slot) and other.is_alive() and not self._circle(ending, other):
+                self.broken(f"{name} ends before {other.name}, which has acquired it")
+            if slot is not None and slot in other.uses and self._is_older_of_two(ending, slot, other):
+                self.broken(f"{name} ends before {other.name}, which it uses as it is used by it, and which is newer")
+        for newer in self._owners():
+            if newer.serial <= ending.serial or newer.opened_turn >= turn - 1:
+                continue
+            if isinstance(newer, Registration):
+                waits = not newer.begun and newer.unregistered is None
+            else:
+                waits = newer.phase == "open" and not newer.killed and newer.slot is not None and not newer.slot.spent
+            if waits and not (isinstance(newer, Instance) and self._is_used(newer)):
+                self.broken(f"{name} ends before {newer.name}, which is newer")
+
+    def _is_used(self, instance: Instance) -> bool:
+        turn = self.turn()
+        return any(instance.slot in other.uses and other.was_alive(turn) for other in self._owners() if other is not instance)
+
+    def _circle(self, start: Owner, goal: Owner) -> bool:
+        """Whether ``start`` has come to use ``goal``, through whatever others: then newest first is right."""
+        seen: set[Owner] = set()
+        to_visit = [start]
+        while to_visit:
+            at = to_visit.pop()
+            if at is goal:
+                return True
+            if at not in seen:
+                seen.add(at)
+                to_visit.extend(used.instance for used in at.uses if used.instance is not None)
+        return False
+
+    def _is_older_of_two(self, ending: Instance | Registration, slot: Slot, other: Instance | Registration) -> bool:
+        """Whether ``other`` is newer, and used by nobody but ``ending``, which it uses too; for some turns already."""
+        if not isinstance(other, Instance) or other.phase != "open" or other.serial < ending.serial or other.slot is None:
+            return False
+        users = [each for each in self._owners() if each is not other and other.slot in each.uses and each.was_alive(self.turn())]
+        recently = self.turn() - 2
+        is_settled = max(ending.last_ask, other.last_ask, other.opened_turn) < recently
+        return users == [ending] and ending.uses[other.slot] and other.uses[slot] and is_settled and not other.killed
+
+    def touch(self, held: list[Instance]) -> None:
+        """A task uses what it has got."""
+        owner = _owner.get()
+        for instance in held:
+            if instance.phase == "open" or instance.killed or self.tasks_are_left:
+                continue
+            if instance.slot is not None and instance.slot.released:
+                continue
+            if instance.by_end and (
+                (owner is None and self.acloses_ever) or (owner is not None and self._circle(instance, owner))
+            ):
+                continue
+            self.broken(f"{self.who()} uses {instance.name}, which is {instance.phase}")
+
+    acloses_ever = False
+
+    # the end
+
+    def finish(self) -> None:
+        """The loop is closed: is anything left?"""
+        for instance in self.instances:
+            if instance.phase in ("entering", "open", "exiting"):
+                self.broken(f"{instance.name} is still {instance.phase}")
+        for registration in self.registrations:
+            if not registration.over and registration.unregistered is None:
+                self.broken(f"{registration.name} was not called, or has not ended")
+        for task in (*self.user_tasks, *(task for owner in self._owners() for task in owner.tasks)):
+            if not task.done() and not self.tasks_are_left:
+                self.broken(f"{task.get_name()} has not ended")
+        if self.using and not self.tasks_are_left:
+            self.broken(f"{self.using} are still waiting")
+
+    def finish_errors(self) -> None:
+        """Nothing can be reported any more: was every error?"""
+        for number, where in self.raised.items():
+            told, handled = self.to_waiters.get(number, 0), self.to_handler.get(number, 0)
+            twice = handled and told and not self.tasks_are_left  # else a task has waited for the very end of the loop
+            if handled > 1 or twice or not (handled or told or number in self.by_runner):
+                self.broken(f"error #{number} of {where} came to {told} waiters, and {handled} times to the exception handler")
+        counts.errors += len(self.raised)
+
+
+def _leads_to(start: Using | Slot | Run, goal: Owner | Run) -> bool:
+    """Whether what is waited for waits for ``goal``, through whatever others."""
+    seen: set[object] = set()
+    to_visit: list[Using | Slot | Run] = [start]
+    while to_visit:
+        at = to_visit.pop()
+        if isinstance(at, Using):
+            at = at.slot
+        if at in seen:
+            continue
+        seen.add(at)
+        node = at.instance if isinstance(at, Slot) else at
+        if node is goal:
+            return True
+        if node is not None:
+            to_visit.extend(node.waits)
+    return False
+
+
+# ---------------------------------------------------------------- the program
+
+
+class Entered:
+    """The ACM of a resource; it can be entered again, and several times at once."""
+
+    def __init__(self, program: Program, which: int, place: object, made: Instance | None = None) -> None:
+        self._program = program
+        self._which = which
+        self._place = place
+        self._made = made
+        self._by_task: dict[asyncio.Task[Any] | None, Instance] = {}
+
+    async def __aenter__(self) -> Instance:
+        program, monitor = self._program, self._program.monitor
+        instance, self._made = self._made or monitor.made(self._place, self._which, "r"), None
+        self._by_task[asyncio.current_task()] = instance
+        _owner.set(instance)
+        _asker.set(instance)
+        monitor.enter_begins(instance)
+        try:
+            instance.body = program.life_of(instance)
+            await instance.body.__aenter__()
+        except BaseException as error:
+            monitor.enter_ends(instance, error)
+            raise
+        monitor.enter_ends(instance, None)
+        return instance
+
+    async def __aexit__(self, *exc_info: Any) -> bool | None:
+        monitor = self._program.monitor
+        instance = self._by_task.pop(asyncio.current_task(), None)
+        if instance is None or instance.body is None:
+            monitor.broken(f"r{self._which} is exited in a task in which it was not entered")
+            return None
+        monitor.exit_begins(instance)
+        try:
+            result = await instance.body.__aexit__(*exc_info)
+        except BaseException as error:
+            monitor.exit_ends(instance, error)
+            raise
+        monitor.exit_ends(instance, None)
+        return result
+
+
+class _Life:
+    """What a resource without a task group does."""
+
+    def __init__(self, program: Program, instance: Instance) -> None:
+        self._program = program
+        self._instance = instance
+        self._held: list[Instance] = []
+
+    async def __aenter__(self) -> None:
+        program, instance = self._program, self._instance
+        task = asyncio.current_task()
+        assert task is not None
+        instance.kill = task.cancel
+        await program.do(program.resource(instance.which).enter, self._held, instance.name, program.attempt(instance))
+
+    async def __aexit__(self, *exc_info: Any) -> None:
+        program, instance = self._program, self._instance
+        await program.do(program.resource(instance.which).exit, self._held, instance.name, program.attempt(instance, 1))
+
+
+class Program:
+    """Runs one history, and tells the monitor."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+        self.monitor = Monitor()
+        self.budget = 300
+        self._attempts: dict[object, int] = {}
+        self._objects: dict[int, Entered] = {}
+        self._stickies: dict[int, StickyACM[Instance]] = {}
+        self._kept: dict[int, StickyACM[Instance]] = {}
+        self._kept_runs: dict[int, Coroutine[Any, Any, object]] = {}
+        self._callbacks: dict[int, Callable[[Registration], Awaitable[None]]] = {}
+        self._started = 0
+        self.has_cancelled = False
+
+    def let_go(self) -> None:
+        """Refers to nothing of the loop any more; an object that a call has given refers to the loop of that call."""
+        self.monitor.let_go()
+        for kept in (self._kept, self._kept_runs, self._stickies, self._objects, self._callbacks):
+            kept.clear()
+
+    def resource(self, which: int) -> Resource:
+        return self.history.resources[which]
+
+    def attempt(self, instance: Instance, kind: int = 0) -> int:
+        return self._attempt((instance.which, kind))
+
+    def _attempt(self, what: object) -> int:
+        self._attempts[what] = attempt = self._attempts.get(what, 0) + 1
+        return attempt
+
+    def life_of(self, instance: Instance) -> AbstractAsyncContextManager[None]:
+        return self._group_life(instance) if self.resource(instance.which).group else _Life(self, instance)
+
+    @asynccontextmanager
+    async def _group_life(self, instance: Instance) -> AsyncGenerator[None]:
+        spec, held, leave = self.resource(instance.which), list[Instance](), asyncio.get_running_loop().create_future()
+
+        async def member() -> None:
+            try:
+                await leave
+            except asyncio.CancelledError:
+                if not leave.cancelled() and (error := leave.exception()) is not None:
+                    raise error from None  # which came first, and would be lost
+                raise
+
+        def die() -> None:
+            if not leave.done():
+                leave.set_exception(self.monitor.boom(f"the task group of {instance.name}"))
+
+        async with asyncio.TaskGroup() as group:
+            group.create_task(member())
+            await self.do(spec.enter, held, instance.name, self.attempt(instance))
+            instance.kill = die
+            try:
+                yield
+            finally:
+                await self.do(spec.exit, held, instance.name, self.attempt(instance, 1))
+                if not leave.done():
+                    leave.set_result(None)
+
+    # the factories, which the wrapped ones of this module call
+
+    def make(self, which: int) -> Entered:
+        place = ("factory", which)
+        instance = self.monitor.made(place, which, "f")
+        _owner.set(instance)
+        for op in self.resource(which).make:
+            instance.begun = True
+            self.do_now(op, instance.name, self._attempt(("make", which)))
+        return Entered(self, which, place, instance)
+
+    async def run(self, which: int) -> object:
+        _asker.set(self.monitor.runs[which])
+        self.monitor.note(f"run{which} begins")
+        await self.do(self.history.runs[which], [], f"run{which}", self._attempt(("run", which)))
+        self.monitor.note(f"run{which} ends")
+        return object()
+
+    # the ops
+
+    def _has_budget(self) -> bool:
+        self.budget -= 1
+        counts.operations += 1
+        return self.budget > 0
+
+    async def do(self, ops: Ops, held: list[Instance], where: str, attempt: int) -> None:
+        """Does them one after the other."""
+        for op in ops:
+            if not self._has_budget():
+                return
+            match op:
+                case Turns(count):
+                    for _ in range(count):
+                        await asyncio.sleep(0)
+                case Sleep(seconds):
+                    await asyncio.sleep(seconds)
+                case Idle():
+                    loop = asyncio.get_running_loop()
+                    assert isinstance(loop, DeterministicLoop)
+                    await loop.idle()
+                case Forever():
+                    if _was_cancelled():
+                        raise asyncio.CancelledError  # which a stubborn op has kept for itself
+                    await asyncio.get_running_loop().create_future()
+                case Stubborn(turns):
+                    for _ in range(turns):
+                        try:
+                            await asyncio.sleep(0)
+                        except asyncio.CancelledError:
+                            continue
+                case Use(door, which):
+                    await self._use(door, which % len(self.history.resources), held)
+                case Await(which, kept):
+                    await self._await(which % len(self.history.runs), kept)
+                case Release(what, which):
+                    await self._release(what, which)
+                case Aclose():
+                    if not isinstance(_asker.get(), Run):  # for which something that it would end may be waiting
+                        await self.aclose()
+                case Together(parts):
+                    self.has_cancelled = True  # a task that is cancelled while it knows a task group is a circle
+                    async with asyncio.TaskGroup() as group:
+                        for part in parts:
+                            self._start(part, group)
+                case Guard(body, cleanup):
+                    try:
+                        await self.do(body, held, where, attempt)
+                    except Exception as error:
+                        self.monitor.delivered(error, self.monitor.to_waiters)
+                    except asyncio.CancelledError:
+                        await self.do(cleanup, held, where, attempt)
+                        raise
+                    await self.do(cleanup, held, where, attempt)
+                case _:
+                    self.do_now(op, where, attempt)
+            self.monitor.touch(held)
+
+    def do_now(self, op: Op, where: str, attempt: int) -> None:
+        """Does what need not wait."""
+        monitor = self.monitor
+        match op:
+            case Spawn(ops):
+                if monitor.main_done and _owner.get() is None and self.history.end != "close":
+                    return  # runners leave alone what is started by what they cancel
+                self.start(ops)
+            case Call(which):
+                value = call(which)
+                if monitor.values.setdefault(which, value) is not value:
+                    monitor.broken(f"singleton {which} was made again")
+            case Store(which):
+                if storage().get(which) is not monitor.stored.get(which):
+                    monitor.broken(f"the storage has {storage()}, not {monitor.stored}")
+                storage()[which] = monitor.stored.setdefault(which, object())
+            case Register(which):
+                self._register(which % len(self.history.callbacks))
+            case Unregister(which):
+                which %= len(self.history.callbacks)
+                monitor.note(f"unregister c{which}")
+                for registration in monitor.registrations:
+                    if registration.which == which and not registration.begun and registration.unregistered is None:
+                        registration.unregistered = monitor.turn()
+                asyncio_loop_local.atexit.unregister(self._callback(which))
+            case Cancel(which):
+                tasks = [task for task in monitor.user_tasks if not task.done()]
+                if tasks:
+                    task = tasks[-1 - which % len(tasks)]
+                    counts.cancelled += 1
+                    self.has_cancelled = True
+                    monitor.note(f"{task.get_name()} is cancelled")
+                    task.cancel()
+            case Kill(which):
+                which %= len(self.history.resources)
+                for instance in monitor.instances:
+                    if instance.which == which and instance.phase == "open" and not instance.killed and instance.kill is not None:
+                        instance.killed = self.has_cancelled = True
+                        monitor.note(f"{instance.name} is killed")
+                        instance.kill()
+                        break
+            case Fail(times):
+                if attempt <= times:
+                    raise monitor.boom(where)
+            case _:
+                raise TypeError(op)
+
+    def start(self, ops: Ops) -> asyncio.Task[None]:
+        """Starts a task of the program's."""
+        return self._start(ops)
+
+    def _start(self, ops: Ops, group: asyncio.TaskGroup | None = None) -> asyncio.Task[None]:
+        owner = _owner.get()
+        self._started += 1
+        name = f"task{self._started}"
+        self.monitor.note(f"{name} is started{'' if owner is None else f' by {owner.name}'}")
+        coroutine = self._task(ops, name, owner, child=group is not None)
+        task = asyncio.create_task(coroutine, name=name) if group is None else group.create_task(coroutine, name=name)
+        if owner is not None:
+            owner.tasks.append(task)
+        else:
+            self.monitor.user_tasks.append(task)
+        return task
+
+    async def _task(self, ops: Ops, name: str, owner: Owner | None, *, child: bool) -> None:
+        monitor = self.monitor
+        try:
+            await self.do(ops, [], name, 1)
+        except asyncio.CancelledError:
+            monitor.note(f"{name} ends cancelled")
+            if sys.version_info >= (3, 12):
+                self.has_cancelled = True  # there, a task that is cancelled and its loop are a circle in asyncio itself
+            if owner is not None and not owner.over and not child:
+                monitor.broken(f"{name} was cancelled before the end of {owner.name}, which had started it")
+            raise
+        except GeneratorExit:
+            monitor.broken(f"{name} was dropped")
+            raise
+        finally:
+            if owner is not None:
+                owner.last_turn = monitor.turn()
+
+    async def _use(self, door: Door, which: int, held: list[Instance]) -> None:
+        monitor = self.monitor
+        if sum(instance.which == which for instance in monitor.instances) > _INSTANCES:
+            return  # exits that enter what enters them at its exit never come to an end
+        place: object = ("enter", object()) if door == "enter" else ("once" if door in ("once", "sticky") else "factory", which)
+        using = monitor.ask(place, f"{door} {which}")
+        try:
+            if door == "enter":
+                value = await enter(Entered(self, which, place))
+            elif door == "once":
+                value = await enter_once(self._object(which))
+            else:
+                if door == "factory":
+                    sticky = make(which)
+                elif door == "kept":
+                    sticky = self._kept.get(which) or self._kept.setdefault(which, make(which))
+                else:
+                    sticky = self._stickies.get(which) or self._stickies.setdefault(which, sticky_acm(self._object(which)))
+                async with sticky as value:
+                    pass
+        except (asyncio.CancelledError, Exception) as error:
+            monitor.not_got(using, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        if (instance := monitor.got(using, value)) is not None:
+            held.append(instance)
+
+    def _object(self, which: int) -> Entered:
+        if which not in self._objects:
+            self._objects[which] = Entered(self, which, ("once", which))
+        return self._objects[which]
+
+    async def _await(self, which: int, kept: int) -> None:
+        monitor = self.monitor
+        values = monitor.run_values.setdefault(which, {})
+        monitor.runs.setdefault(which, Run())
+        if self._attempts.get(("run", which), 0) > _INSTANCES:
+            return  # nor do runs that release themselves and run themselves again
+        monitor.note(f"{monitor.who()} awaits run{which}")
+        if kept:
+            coroutine = self._kept_runs.get(which) or self._kept_runs.setdefault(which, call_run(which))
+        else:
+            coroutine = call_run(which)
+        target = monitor.runs[which]
+        for asker in _askers():
+            asker.waits.append(target)
+        try:
+            value = await coroutine
+        except RuntimeError as error:
+            monitor.refused(error, target)
+        except Exception as error:
+            monitor.delivered(error, monitor.to_waiters)
+        else:
+            if not kept and values.setdefault("value", value) is not value:
+                monitor.broken(f"{monitor.who()} got another result of run{which} than others")
+        finally:
+            for asker in _askers():
+                asker.waits.remove(target)
+
+    async def _release(self, what: str, which: int) -> None:
+        monitor = self.monitor
+        monitor.note(f"{monitor.who()} releases {what} {which}")
+        if what == "value":
+            there = monitor.values.pop(which, None) is not None
+            if await release(call, which) != there and not monitor.tasks_are_left:
+                monitor.broken(f"the release of singleton {which} did not return {there}")
+            return
+        if what == "run":
+            which %= len(self.history.runs)
+            monitor.run_values.pop(which, None)
+            await release(call_run, which)
+            return
+        which %= len(self.history.resources)
+        place = ("factory", which)
+        slot, leaving = monitor.places.get(place), monitor.leaving.get(place)
+        is_ending = monitor.is_ending()  # then it may be on its way out already, and what is found is an older one
+        expected = slot is not None and slot.instance is not None
+        is_used = slot is not None and slot.instance is not None and self._is_surely_used(slot)
+
+        def accepted(is_done: bool, result: object) -> None:
+            if slot is not None and not (is_done and result is False):
+                slot.released = True
+                monitor.spend(slot)
+                monitor.leaving[place] = slot
+                if is_used:
+                    monitor.broken(f"{monitor.who()} may release {slot.instance and slot.instance.name}, which is in use")
+
+        target = slot or leaving
+        askers = _askers() if target is not None else []
+        for asker in askers:
+            asker.waits.append(target)  # type: ignore[arg-type]  # it is not None
+        try:
+            was_there = await _stepped(release(make, which), accepted)
+        except RuntimeError as error:
+            monitor.refused(error, target)
+            return
+        except Exception as error:
+            monitor.delivered(error, monitor.to_waiters)
+            was_there = True
+        finally:
+            for asker in askers:
+                asker.waits.remove(target)  # type: ignore[arg-type]  # as above
+        monitor.note(f"{monitor.who()} has released {place}: {was_there}")
+        if slot is None and was_there and leaving is None:
+            monitor.broken(f"{monitor.who()} has released {place}, where there was nothing")
+        if expected and not was_there and not is_ending:
+            monitor.broken(f"{monitor.who()} has released nothing, though there was {place}")
+        if slot is not None and slot.instance is not None and was_there and not is_ending:
+            instance = slot.instance
+            if instance.begun and (not instance.over or any(not task.done() for task in instance.tasks)):
+                monitor.broken(f"{monitor.who()} has released {instance.name} before that has ended")
+
+    def _is_surely_used(self, slot: Slot) -> bool:
+        instance = slot.instance
+        owners = (*self.monitor.instances, *self.monitor.registrations)
+        return instance is not None and any(
+            each.uses.get(slot)
+            and each.begun
+            and not each.over
+            and each is not instance
+            and not self.monitor._circle(instance, each)
+            for each in owners
+        )
+
+    async def aclose(self) -> None:
+        monitor = self.monitor
+        monitor.note(f"{monitor.who()} calls aclose()")
+        owner = _owner.get()
+        counted: list[bool] = []
+
+        def accepted(_is_done: bool, _result: object) -> None:
+            monitor.acloses += 1
+            monitor.acloses_ever = True
+            counted.append(True)
+            if owner is not None and not owner.over:
+                monitor.broken(f"{monitor.who()} may call aclose()")
+
+        try:
+            await _stepped(asyncio_loop_local.aclose(), accepted)
+        except RuntimeError as error:
+            monitor.refused(error, None)
+            return
+        except ExceptionGroup as error:
+            monitor.delivered(error, monitor.to_waiters)
+        finally:
+            monitor.acloses -= len(counted)
+        monitor.note(f"{monitor.who()} has called aclose()")
+        monitor.values.clear()
+        monitor.stored.clear()
+        monitor.run_values.clear()
+        for instance in monitor.instances:
+            if instance.phase in ("entering", "open", "exiting"):
+                monitor.broken(f"after aclose(), {instance.name} is {instance.phase}")
+        for registration in monitor.registrations:
+            if not registration.over and registration.unregistered is None:
+                monitor.broken(f"after aclose(), {registration.name} has not ended")
+        if resources():
+            monitor.broken(f"after aclose(), there is still {resources()}")
+        if storage():
+            monitor.broken(f"after aclose(), the storage has {storage()}")
+
+    def _callback(self, which: int) -> Callable[[Registration], Awaitable[None]]:
+        if which not in self._callbacks:
+
+            async def callback(registration: Registration) -> None:
+                _owner.set(registration)
+                self.monitor.callback_begins(registration)
+                try:
+                    await self.do(self.history.callbacks[which], [], registration.name, 1)
+                finally:
+                    self.monitor.callback_ends(registration)
+
+            self._callbacks[which] = callback
+        return self._callbacks[which]
+
+    def _register(self, which: int) -> None:
+        monitor = self.monitor
+        monitor.serial += 1
+        registration = Registration(f"c{which}.{len(monitor.registrations)}", which=which, opened_turn=monitor.turn())
+        registration.serial = monitor.serial
+        monitor.registrations.append(registration)
+        monitor.note(f"register {registration.name}")
+        asyncio_loop_local.atexit.register(self._callback(which), registration)
+
+    async def main(self) -> None:
+        try:
+            await self.do(self.history.main, [], "main", 1)
+            if self.history.end == "aclose":
+                await self.aclose()
+            elif self.history.end == "close":
+                self._register(0)  # so that there is something to end
+        finally:
+            self.monitor.note("main ends")
+            if self.history.end in ("runner", "aclose") and not all(task.done() for task in self.monitor.user_tasks):
+                self.has_cancelled = True  # by `asyncio.gather`, which makes a circle
+            self.monitor.main_done = True
+
+
+def _was_cancelled() -> bool:
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+_INSTANCES = 8
+
+_program: list[Program] = []  # the one that runs, if any
+
+
+@sticky_singleton_acm
+def make(which: int) -> Entered:
+    """A resource of the program that runs."""
+    return _program[-1].make(which)
+
+
+@singleton
+def call(which: int) -> object:
+    """A plain singleton."""
+    return object()
+
+
+@singleton
+async def call_run(which: int) -> object:
+    """A coroutine singleton of the program that runs."""
+    return await _program[-1].run(which)
+
+
+@types.coroutine
+def _stepped(coroutine: Coroutine[Any, Any, T], accepted: Callable[[bool, object], None]) -> Generator[Any, Any, T]:
+    """Awaits the coroutine; says so as soon as it has got as far as to wait, or to return, and not to raise."""
+    try:
+        waits_for = coroutine.send(None)
+    except StopIteration as stop:
+        accepted(True, stop.value)
+        return stop.value  # type: ignore[no-any-return]  # what the coroutine returned
+    accepted(False, None)
+    while True:
+        try:
+            sent = yield waits_for
+        except BaseException as error:
+            try:
+                waits_for = coroutine.throw(error)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]  # as above
+        else:
+            try:
+                waits_for = coroutine.send(sent)
+            except StopIteration as stop:
+                return stop.value  # type: ignore[no-any-return]  # as above
+
+
+# ---------------------------------------------------------------- the run
+
+
+def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+    """Cancels the tasks of a loop and waits for them, as `asyncio.run` does."""
+    tasks = asyncio.all_tasks(loop)
+    if not tasks:
+        return
+    for task in tasks:
+        task.cancel()
+    loop.run_until_complete(asyncio.wait(tasks))
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            loop.call_exception_handler({"message": "unhandled exception at the end", "exception": error, "task": task})
+
+
+def _run_to_end(program: Program, loop: DeterministicLoop) -> None:
+    end = program.history.end
+    if end in ("runner", "aclose"):
+        with asyncio.Runner(loop_factory=lambda: loop) as runner:
+            runner.run(program.main())
+        return
+    loop.run_until_complete(program.main())
+    if end == "shutdown":
+        program.monitor.tasks_are_left = True
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        program.monitor.values.clear()
+        program.monitor.run_values.clear()
+        _cancel_all(loop)
+    if end in ("run", "twice"):
+        _cancel_all(loop)
+        for _ in range(1 + (end == "twice")):
+            loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+    if end == "close" and not vars(loop)["_asyncio_loop_local"].exits:
+        _cancel_all(loop)  # closing a loop of which the library holds nothing cancels no task
+    for _ in range(1 + (end == "twice")):
+        loop.close()
+
+
+def _abandon(loop: asyncio.AbstractEventLoop) -> None:
+    """Closes a loop on which nothing can be run any more; what it held is dropped."""
+    state: Any = vars(loop).pop("_asyncio_loop_local", None)
+    if state is not None:
+        state._detach()
+    asyncio.BaseEventLoop.close(loop)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]  # it is one
+
+
+def new_loop(monitor: Monitor, *, eager: bool) -> DeterministicLoop:
+    """A loop that tells the monitor of its errors."""
+    loop = DeterministicLoop()
+    loop.set_exception_handler(monitor.handle)
+    clock = loop.clock
+    monitor.turn = lambda: clock.turns
+    if eager and sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+def script(history: History) -> str:
+    """The history as a script to be run in the directory of the tests."""
+    lines = [f"    {each.name}={getattr(history, each.name)!r}," for each in fields(history)]
+    return "\n".join(["from model import *", "", "check(History(", *lines, "), show=True)"])
+
+
+def check(
+    history: History,
+    *,
+    prepare: Callable[[Program, DeterministicLoop], object] | None = None,
+    let_go: Callable[[], object] | None = None,
+    show: bool = False,
+) -> Program:
+    """Run a history, and compare all that happens in it with the contract.
+
+    ``prepare`` is called before it runs, and ``let_go`` after the loop is closed, before it is looked whether the loop is freed.
+
+    :raises Broken: with a script, and with all that happened.
+    """
+    program = Program(history)
+    monitor = program.monitor
+    hooked: list[str] = []
+
+    def hook(args: sys.UnraisableHookArgs) -> None:
+        hooked.append(f"{args.err_msg}: {args.exc_value!r}")
+
+    unraisable, sys.unraisablehook = sys.unraisablehook, hook
+    _program.append(program)
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            loop = new_loop(monitor, eager=history.eager)
+            alive = weakref.ref(loop)
+            if prepare is not None:
+                prepare(program, loop)
+            try:
+                _run_to_end(program, loop)
+            except (Deadlock, Livelock) as error:
+                monitor.broken(f"{error}")
+                _abandon(loop)
+            except Exception as error:
+                monitor.delivered(error, monitor.to_waiters)
+                if not all(isinstance(each, Boom) for each in _leaves(error)):
+                    monitor.broken(f"{error!r} came out of the loop")
+            warned_of = [str(each.message) for each in warned]
+            warned.clear()  # some refer to the loop
+            counts.histories += 1
+            counts.turns += loop.clock.turns
+            turns = loop.clock.turns
+            monitor.turn = lambda: turns
+            del loop
+            monitor.finish()
+            if let_go is not None:
+                let_go()
+            program.let_go()
+            if alive() is not None and not monitor.violations:
+                gc.collect()
+                if alive() is not None:
+                    monitor.broken("the loop is still alive")
+                elif not (monitor.raised or program.has_cancelled or any(each.phase == "failed" for each in monitor.instances)):
+                    monitor.broken("the loop was freed by the cycle collector alone")
+            monitor.finish_errors()
+            warned_of += [str(each.message) for each in warned]
+            if monitor.violations:
+                gc.collect()  # or what is left would trouble the next history
+            for message in warned_of:
+                if not (history.end == "shutdown" and "was scheduled after loop.shutdown_asyncgens() call" in message):
+                    monitor.broken(f"warning: {message}")
+    finally:
+        _program.pop()
+        sys.unraisablehook = unraisable
+    for each in hooked:
+        monitor.broken(f"unraisable: {each}")
+    if show:
+        print("\n".join(monitor.trace))
+    if monitor.violations:
+        broken = "\n".join(f"  - {each}" for each in monitor.violations)
+        trace = "\n".join(monitor.trace)
+        raise Broken(
+            f"{monitor.violations[0]}\n\nbroken:\n{broken}\n\nscript:\n\n{script(history)}\n\nturn, and what happened:\n{trace}\n"
+        )
+    return program

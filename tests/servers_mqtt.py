@@ -1,0 +1,96 @@
+"""A real MQTT broker for the suite, and a subscriber to it in a thread of its own."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import paho.mqtt.client as paho
+from paho.mqtt.enums import CallbackAPIVersion
+
+from servers import LONGEST_WAIT
+from servers_redis import ServerProcess, wait_until
+
+
+class MqttBroker(ServerProcess):
+    """An MQTT broker that tells who is connected."""
+
+    ready = "broker is ready"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.connections = 0  # that clients have opened, up to the last time that it was killed
+        self.messages = 0  # that it has got
+
+    def command(self, directory: Path) -> Sequence[str | Path]:
+        return [sys.executable, Path(__file__).with_name("mqtt_broker.py"), str(self.port)]
+
+    def clients(self) -> list[str]:
+        """The identifiers of the clients that are connected."""
+        return list(self._figures()["clients"])
+
+    def wait_for_clients(self, *identifiers: str) -> bool:
+        """Waits until these clients are connected, and no others, and there is no connection of any other."""
+
+        def are_connected() -> bool:
+            figures = self._figures()
+            return sorted(figures["clients"]) == sorted(identifiers) and figures["open"] == len(identifiers)
+
+        return wait_until(are_connected)
+
+    def kill(self) -> None:
+        self.count()
+        super().kill()
+
+    def count(self) -> None:
+        """Adds to its figures what its process has done."""
+        figures = self._figures()
+        self.connections += int(figures["connections"])
+        self.messages += int(figures["messages"])
+
+    def _figures(self) -> dict[str, Any]:
+        answer = self.ask("figures", "figures: ")
+        return cast("dict[str, Any]", json.loads(answer.removeprefix("figures: ")))
+
+
+class Subscriber:
+    """Gets all messages of a topic and of those below it, in a thread of its own."""
+
+    def __init__(self, port: int, topic: str) -> None:
+        self.identifier = f"{topic}-subscriber"
+        self.messages: list[str] = []
+        self._port = port
+        self._topic = topic
+        self._changed = threading.Condition()
+        self._subscribed = threading.Event()
+        self._client = paho.Client(CallbackAPIVersion.VERSION2, self.identifier)
+        self._client.on_message = self._on_message
+        self._client.on_subscribe = self._on_subscribe
+
+    def __enter__(self) -> Subscriber:
+        self._client.connect("127.0.0.1", self._port)
+        self._client.loop_start()
+        self._client.subscribe(f"{self._topic}/#", qos=1)
+        assert self._subscribed.wait(LONGEST_WAIT)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._client.disconnect()
+        self._client.loop_stop()
+
+    def wait_for(self, number: int) -> bool:
+        """Waits until it has got so many messages."""
+        with self._changed:
+            return self._changed.wait_for(lambda: len(self.messages) >= number, LONGEST_WAIT)
+
+    def _on_subscribe(self, *_: object) -> None:
+        self._subscribed.set()
+
+    def _on_message(self, client: paho.Client, data: object, message: paho.MQTTMessage) -> None:
+        with self._changed:
+            self.messages.append(message.payload.decode())
+            self._changed.notify_all()

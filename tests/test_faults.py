@@ -1,0 +1,1264 @@
+"""Every kind of error, raised at every step of an enter and an exit: it surfaces once, and nothing else is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import gc
+import logging
+import signal
+import subprocess
+import sys
+import textwrap
+import weakref
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
+from typing import Any, cast
+
+import pytest
+import uvloop
+
+from asyncio_loop_local import aclose, atexit, enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
+
+Door = Callable[[Callable[[], Any]], Callable[[], Awaitable[Any]]]
+
+ERRORS: dict[str, Callable[[], BaseException]] = {
+    "ValueError": lambda: ValueError("ordinary"),
+    "MemoryError": MemoryError,
+    "RecursionError": lambda: RecursionError("deep"),
+    "StopIteration": lambda: StopIteration("stopped"),
+    "StopAsyncIteration": lambda: StopAsyncIteration("stopped"),
+    "ExceptionGroup": lambda: ExceptionGroup("several", [ValueError("one"), KeyError("two")]),
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("several", [ValueError("one"), GeneratorExit()]),
+    "CancelledError": lambda: asyncio.CancelledError("by nobody"),
+    "GeneratorExit": GeneratorExit,
+    "SystemExit": lambda: SystemExit(3),
+    "KeyboardInterrupt": KeyboardInterrupt,
+}
+FATAL = (SystemExit, KeyboardInterrupt)
+
+# Steps of an enter, in the order in which they are reached; those of an exit; and those of a callback.
+ENTER_STEPS = ["factory", "aenter attribute", "aenter call", "aenter await", "enter before await", "enter after await"]
+EXIT_STEPS = ["aexit attribute", "aexit call", "aexit await", "exit before await", "exit after await"]
+CALLBACK_STEPS = ["callback call", "callback await", "callback before await", "callback after await"]
+
+
+class Plan:
+    """At which step something fails, and how; what was entered and exited; and where errors came to light."""
+
+    def __init__(self, step: str, error: BaseException) -> None:
+        self.step = step
+        self.error = error
+        self.naming_error: BaseException | None = None
+        self.is_armed = True
+        self.entered: Counter[str] = Counter()
+        self.exited: Counter[str] = Counter()
+        self.surfaced: list[str] = []
+        self.others: list[str] = []
+
+    def reach(self, step: str) -> None:
+        if self.is_armed and step == self.step:
+            raise self.error
+
+    def seen(self, where: str, error: BaseException) -> None:
+        found = sum(each is self.error for each in _told_by(error, self.error))
+        if not found and isinstance(self.error, asyncio.CancelledError) and isinstance(error, asyncio.CancelledError):
+            found = 1  # asyncio makes a new one for each who awaits a cancelled task
+        self.surfaced += [where] * found
+        if not found:
+            self.others.append(repr(error))  # the error itself would hold its loop
+
+    def listen(self) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: self.seen("handler", context["exception"]))
+
+
+def _told_by(error: Any, wanted: BaseException) -> Iterator[BaseException]:
+    """The error itself, and those it was made of; a group that is wanted as a whole is not taken apart."""
+    yield error
+    if error is wanted:
+        return
+    if isinstance(error, BaseExceptionGroup):
+        group = cast("BaseExceptionGroup[BaseException]", error)
+        for each in group.exceptions:
+            yield from _told_by(each, wanted)
+    if isinstance(error, RuntimeError) and error.__cause__ is not None:
+        yield from _told_by(error.__cause__, wanted)
+
+
+class Awaited:
+    """An awaitable that is no coroutine, and may fail as it is asked for its iterator."""
+
+    def __init__(self, plan: Plan, step: str, coroutine: Callable[[], Coroutine[Any, Any, Any]]) -> None:
+        self._plan = plan
+        self._step = step
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        self._plan.reach(self._step)
+        return self._coroutine().__await__()
+
+
+class Method:
+    """A method that may fail as it is looked up, and as it is called."""
+
+    def __init__(self, plan: Plan, name: str, coroutine_function: Callable[..., Coroutine[Any, Any, Any]]) -> None:
+        self._plan = plan
+        self._name = name
+        self._function = coroutine_function
+
+    def __get__(self, instance: object, owner: type) -> Callable[..., Awaited]:
+        self._plan.reach(f"{self._name} attribute")
+
+        def call(*args: Any) -> Awaited:
+            self._plan.reach(f"{self._name} call")
+            return Awaited(self._plan, f"{self._name} await", lambda: self._function(*args))
+
+        return call
+
+
+class Sound:
+    """Enters and exits without a fault, and awaits in both."""
+
+    def __init__(self, plan: Plan, name: str) -> None:
+        self.plan = plan
+        self.name = name
+
+    async def __aenter__(self) -> str:
+        await asyncio.sleep(0)
+        self.plan.entered[self.name] += 1
+        return self.name
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await asyncio.sleep(0)
+        self.plan.exited[self.name] += 1
+
+
+def faulty_factory(plan: Plan) -> Callable[[], Any]:
+    """A factory of ACMs that fail as planned, until the plan is disarmed."""
+
+    async def on_enter(acm: object) -> str:
+        plan.reach("enter before await")
+        await asyncio.sleep(0)
+        plan.reach("enter after await")
+        plan.entered["faulty"] += 1
+        return "faulty"
+
+    async def on_exit(acm: object, *_exc: object) -> None:
+        plan.exited["faulty"] += 1
+        plan.reach("exit before await")
+        await asyncio.sleep(0)
+        plan.reach("exit after await")
+
+    class Faulty:
+        __aenter__ = Method(plan, "aenter", on_enter)
+        __aexit__ = Method(plan, "aexit", on_exit)
+
+    def make() -> Any:
+        plan.reach("factory")
+        return Faulty()
+
+    return make
+
+
+def by_enter(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    return lambda: enter(make())
+
+
+def by_enter_once(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    kept: list[Any] = []
+
+    async def use() -> Any:
+        kept[:] = kept or [make()]
+        return await enter_once(kept[0])
+
+    return use
+
+
+def by_sticky_acm(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    kept: list[Any] = []
+
+    async def use() -> Any:
+        kept[:] = kept or [sticky_acm(make())]
+        async with kept[0] as value:
+            return value
+
+    return use
+
+
+def by_sticky_singleton_acm(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    made = sticky_singleton_acm(make)
+
+    async def use() -> Any:
+        async with made() as value:
+            return value
+
+    return use
+
+
+def by_singleton_coroutine(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    @singleton
+    async def value() -> Any:
+        return await enter(make())
+
+    return value
+
+
+def by_its_user(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+    """Entered by the enter of another resource, which has no fault of its own."""
+    made = sticky_singleton_acm(make)
+
+    class User:
+        async def __aenter__(self) -> Any:
+            async with made() as value:
+                return value
+
+        async def __aexit__(self, *_exc: object) -> None:
+            await asyncio.sleep(0)
+
+    user = sticky_singleton_acm(User)
+
+    async def use() -> Any:
+        async with user() as value:
+            return value
+
+    return use
+
+
+SHARED_DOORS: dict[str, Door] = {
+    "enter_once": by_enter_once,
+    "sticky_acm": by_sticky_acm,
+    "sticky_singleton_acm": by_sticky_singleton_acm,
+    "singleton coroutine": by_singleton_coroutine,
+    "its user": by_its_user,
+}
+DOORS: dict[str, Door] = {"enter": by_enter, **SHARED_DOORS}
+
+
+def end_by_run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> None:
+    with asyncio.Runner(loop_factory=lambda: loop) as runner:
+        runner.run(main)
+
+
+def end_by_close(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> None:
+    try:
+        loop.run_until_complete(main)
+    finally:
+        loop.close()
+
+
+ENDS: dict[str, Callable[[asyncio.AbstractEventLoop, Coroutine[Any, Any, None]], None]] = {
+    "run": end_by_run,
+    "close": end_by_close,
+}
+
+
+def _debug_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    loop.set_debug(True)
+    return loop
+
+
+def _eager_loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    if sys.version_info >= (3, 12):
+        loop.set_task_factory(asyncio.eager_task_factory)
+    return loop
+
+
+LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+    "asyncio": asyncio.new_event_loop,
+    "uvloop": uvloop.new_event_loop,
+    "debug": _debug_loop,
+}
+if sys.version_info >= (3, 12):
+    LOOPS["eager"] = _eager_loop
+
+Case = Callable[[Plan], Coroutine[Any, Any, None]]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _only_new_objects_are_collected() -> Iterator[None]:
+    """Spares the many collections of this module what other modules have left alive."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.fixture(params=[kind for kind in LOOPS if kind != "debug"])
+def quick_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    return LOOPS[request.param]
+
+
+@pytest.fixture(params=list(LOOPS))
+def any_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+    return LOOPS[request.param]
+
+
+def play(new_loop: Callable[[], asyncio.AbstractEventLoop], end: str, step: str, main: Case) -> Iterator[Plan]:
+    """Plays a case with each kind of error, to its loop's end; no loop may be left."""
+    loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
+    for make_error in ERRORS.values():
+        plan = Plan(step, make_error())
+        loop = new_loop()
+        loops.append(weakref.ref(loop))
+        try:
+            ENDS[end](loop, main(plan))
+        except BaseException as error:
+            plan.seen("door", error)
+            error.__traceback__ = None
+        assert loop.is_closed()
+        del loop
+        plan.error.__traceback__ = plan.error.__context__ = None
+        yield plan
+        plan.error = ValueError("let go of")
+    gc.collect()
+    assert [ref for ref in loops if ref() is not None] == []
+
+
+async def surfacing(plan: Plan, where: str, awaitable: Awaitable[Any]) -> Any:
+    """What is awaited, or None where it fails, which is noted."""
+    try:
+        return await awaitable
+    except BaseException as error:
+        plan.seen(where, error)
+        return None
+
+
+def is_all_exited(plan: Plan) -> bool:
+    return plan.entered == plan.exited and set(plan.exited.values()) == {1}
+
+
+# Entering.
+
+
+@pytest.mark.parametrize("end", list(ENDS))
+@pytest.mark.parametrize("door", list(DOORS))
+@pytest.mark.parametrize("step", ENTER_STEPS)
+def test_any_error_of_an_enter_is_told_to_its_callers(
+    quick_loop: Callable[[], asyncio.AbstractEventLoop], step: str, door: str, end: str
+) -> None:
+    """Whatever an enter raises, each who waits gets it and nobody else; the next call works, and all is exited once."""
+    callers = 2 if door in SHARED_DOORS else 1
+
+    async def main(plan: Plan) -> None:
+        plan.listen()
+        await enter(Sound(plan, "older"))
+        make = faulty_factory(plan)
+        use = DOORS[door](make)
+        await asyncio.wait([asyncio.create_task(surfacing(plan, "caller", use_by(use))) for _ in range(callers)])
+        plan.is_armed = False
+        assert await use() == "faulty"
+        await enter(Sound(plan, "newer"))
+
+    for plan in play(quick_loop, end, step, main):
+        what = repr(plan.error)
+        if door == "singleton coroutine" and isinstance(plan.error, FATAL):
+            # A task of the user's own raised it: that ends the loop's run, as without the library, or an eager task's making.
+            assert {"door", "caller"} & {*plan.surfaced}, what
+            assert plan.entered == plan.exited, what
+            continue
+        assert (what, plan.surfaced, plan.others) == (what, ["caller"] * callers, [])
+        assert is_all_exited(plan), what
+        assert plan.exited.keys() == {"older", "faulty", "newer"}, what
+
+
+async def use_by(use: Callable[[], Awaitable[Any]]) -> Any:
+    return await use()
+
+
+# Exiting.
+
+
+def told_at_the_end(plan: Plan, end: str) -> list[str]:
+    """Where an error of an exit comes to light."""
+    if end in ("aclose", "release"):
+        return ["caller"]
+    return ["door"] if isinstance(plan.error, FATAL) else ["handler"]
+
+
+# Only what a wrapped factory has made can be released.
+_EXITS = [*((door, end) for door in DOORS for end in (*ENDS, "aclose")), ("sticky_singleton_acm", "release")]
+
+
+@pytest.mark.parametrize(("door", "end"), _EXITS, ids=[" ".join(pair) for pair in _EXITS])
+@pytest.mark.parametrize("step", EXIT_STEPS)
+def test_any_error_of_an_exit_surfaces_once(
+    quick_loop: Callable[[], asyncio.AbstractEventLoop], step: str, door: str, end: str
+) -> None:
+    """Whatever an exit raises is reported once, or raised by the end if it is to end the program; all others are exited."""
+
+    async def main(plan: Plan) -> None:
+        plan.listen()
+        plan.is_armed = False
+        make = faulty_factory(plan)
+        await enter(Sound(plan, "older"))
+        made = sticky_singleton_acm(make)
+        if end == "release":
+            async with made() as value:
+                assert value == "faulty"
+        else:
+            assert await DOORS[door](make)() == "faulty"
+        await enter(Sound(plan, "newer"))
+        atexit.register(plan.exited.update, ["callback"])
+        plan.entered["callback"] += 1
+        plan.is_armed = True
+        if end == "release":
+            await surfacing(plan, "caller", release(made))
+            assert await release(made) is False
+            plan.is_armed = False
+            plan.entered["faulty"] -= 1
+            plan.exited["faulty"] = 0
+            async with made() as value:
+                assert value == "faulty"
+        if end == "aclose":
+            await surfacing(plan, "caller", aclose())
+            await aclose()
+            await enter(Sound(plan, "afterwards"))
+
+    for plan in play(quick_loop, "run" if end in ("aclose", "release") else end, step, main):
+        what = repr(plan.error)
+        assert (what, plan.surfaced, plan.others) == (what, told_at_the_end(plan, end), [])
+        if step in ("aexit attribute", "aexit call", "aexit await") and end != "release":
+            assert plan.exited.pop("faulty", 0) == 0, what  # its own code was never reached
+            plan.entered.pop("faulty")
+        assert is_all_exited(plan), what
+
+
+@pytest.mark.parametrize("end", [*ENDS, "aclose"])
+@pytest.mark.parametrize("step", CALLBACK_STEPS)
+def test_any_error_of_a_callback_surfaces_once(any_loop: Callable[[], asyncio.AbstractEventLoop], step: str, end: str) -> None:
+    """Whatever an `atexit` callback raises, sync or async, surfaces as an exit's error does; all else ends too."""
+
+    async def callback(plan: Plan) -> None:
+        plan.reach("callback before await")
+        await asyncio.sleep(0)
+        plan.reach("callback after await")
+
+    def call(plan: Plan) -> Awaited:
+        plan.exited["callback"] += 1
+        plan.reach("callback call")
+        return Awaited(plan, "callback await", lambda: callback(plan))
+
+    async def main(plan: Plan) -> None:
+        plan.listen()
+        await enter(Sound(plan, "older"))
+        atexit.register(call, plan)
+        plan.entered["callback"] += 1
+        await enter(Sound(plan, "newer"))
+        if end == "aclose":
+            await surfacing(plan, "caller", aclose())
+
+    for plan in play(any_loop, "run" if end == "aclose" else end, step, main):
+        what = repr(plan.error)
+        assert (what, plan.surfaced, plan.others) == (what, told_at_the_end(plan, end), [])
+        assert is_all_exited(plan), what
+
+
+# Near the limit of recursion.
+
+
+class Deep:
+    """An ACM that counts in a plan, and needs little of the stack itself."""
+
+    def __init__(self, plan: Plan, name: str) -> None:
+        self.plan = plan
+        self.name = name
+
+    async def __aenter__(self) -> str:
+        self.plan.entered[self.name] += 1
+        return self.name
+
+    async def __aexit__(self, *_exc: object) -> None:
+        self.plan.exited[self.name] += 1
+
+
+async def deep(frames: int, call: Callable[[], Awaitable[Any]]) -> Any:
+    return await (deep(frames - 1, call) if frames else call())
+
+
+def _stack_depth() -> int:
+    frame, depth = sys._getframe(), 0
+    while frame.f_back is not None:
+        frame, depth = frame.f_back, depth + 1
+    return depth
+
+
+async def _used_first(use: Callable[[], Awaitable[Any]], call: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
+    assert await use() == "deep"
+    return call
+
+
+async def deep_enter(plan: Plan) -> Callable[[], Awaitable[Any]]:
+    return lambda: enter(Deep(plan, "deep"))
+
+
+async def deep_enter_once(plan: Plan) -> Callable[[], Awaitable[Any]]:
+    acm = Deep(plan, "deep")
+    return lambda: enter_once(acm)
+
+
+async def deep_sticky(plan: Plan) -> Callable[[], Awaitable[Any]]:
+    return by_sticky_singleton_acm(lambda: Deep(plan, "deep"))
+
+
+async def deep_singleton(plan: Plan) -> Callable[[], Awaitable[Any]]:
+    return by_singleton_coroutine(lambda: Deep(plan, "deep"))
+
+
+async def deep_release(plan: Plan) -> Callable[[], Awaitable[Any]]:
+    made = sticky_singleton_acm(lambda: Deep(plan, "deep"))
+    async with made():
+        pass
+    return lambda: release(made)
+
+
+async def deep_aclose(plan: Plan) -> Callable[[], Awaitable[Any]]:
+    return await _used_first(by_enter(lambda: Deep(plan, "deep")), aclose)
+
+
+async def deep_atexit(plan: Plan) -> Callable[[], Awaitable[Any]]:
+    async def register() -> None:
+        atexit.register(plan.exited.update, ["deep"])
+        plan.entered["deep"] += 1
+
+    return register
+
+
+DEEP = [deep_enter, deep_enter_once, deep_sticky, deep_singleton, deep_release, deep_aclose, deep_atexit]
+ROOM = 110  # frames before the limit, of which each depth is tried
+
+
+@pytest.mark.parametrize("prepare", DEEP, ids=[each.__name__.removeprefix("deep_") for each in DEEP])
+def test_a_call_near_the_limit_of_recursion_works_or_raises(
+    any_loop: Callable[[], asyncio.AbstractEventLoop],
+    prepare: Callable[[Plan], Coroutine[Any, Any, Callable[[], Awaitable[Any]]]],
+) -> None:
+    """However full the stack is: a call works or raises `RecursionError`; afterwards it works, and all is exited once."""
+    outcomes: set[str] = set()
+
+    async def attempt(frames: int, limit: int, call: Callable[[], Awaitable[Any]]) -> str:
+        before = sys.getrecursionlimit()
+        gc.disable()  # finalizers of whatever garbage there is would run at that depth, too
+        sys.setrecursionlimit(limit)
+        try:
+            await deep(frames, call)
+        except RecursionError:
+            return "RecursionError"
+        finally:
+            sys.setrecursionlimit(before)
+            gc.enable()
+        return "worked"
+
+    async def main(plan: Plan, room: int) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: _expect_only_asyncios_own(plan, context))
+        call = await prepare(plan)
+        depth = _stack_depth()
+        limit = depth + 200
+        outcomes.add(await asyncio.wait_for(asyncio.ensure_future(attempt(200 - room, limit, call)), 20))
+        await asyncio.wait_for(call(), 20)
+        await enter(Sound(plan, "newer"))
+
+    for room in range(ROOM):
+        plan = Plan("none", ValueError())
+        end_by_run(any_loop(), main(plan, room))
+        assert plan.others == [], room
+        assert plan.entered == plan.exited, room
+        assert plan.exited["newer"] == 1, room
+    assert outcomes == {"worked", "RecursionError"}
+
+
+def _expect_only_asyncios_own(plan: Plan, context: dict[str, Any]) -> None:
+    if "was destroyed" not in context["message"]:  # which asyncio says of a task whose making has failed
+        plan.others.append(repr(context))
+
+
+# Arguments, factories and ACMs whose special methods fail.
+
+
+class Breaks:
+    """An argument whose special methods fail from the moment at which they are told to."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.plan = plan
+        self.calls = 0
+        self.after = sys.maxsize
+
+    def _reach(self, step: str) -> None:
+        self.calls += step == self.plan.step
+        if self.calls > self.after:
+            self.plan.reach(step)
+
+    def break_after(self, calls: int) -> None:
+        self.calls, self.after = 0, calls
+
+    def __hash__(self) -> int:
+        self._reach("hash")
+        return 1
+
+    def __eq__(self, other: object) -> bool:
+        self._reach("eq")
+        return self is other
+
+    def __repr__(self) -> str:
+        self._reach("repr")
+        return "<breaks>"
+
+
+ORDINARY = {
+    name: make
+    for name, make in ERRORS.items()
+    if isinstance(make(), Exception) and name not in ("StopIteration", "StopAsyncIteration")
+}
+
+
+@pytest.mark.parametrize("after", range(4))
+@pytest.mark.parametrize("end", [*ENDS, "aclose", "release", "failed enter"])
+@pytest.mark.parametrize("step", ["hash", "eq", "repr"])
+def test_a_broken_argument_hangs_nothing(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], step: str, end: str, after: int
+) -> None:
+    """Where `__hash__`, `__eq__` or `__repr__` of an argument begins to fail, all that was entered is exited, once."""
+
+    class Fragile(Sound):
+        def __init__(self, plan: Plan, broken: Breaks) -> None:
+            super().__init__(plan, f"fragile {id(self)}")
+            self.broken = broken
+            kept.append(self)
+
+        async def __aenter__(self) -> str:
+            if end == "failed enter":
+                self.broken.break_after(after)
+                raise LookupError("no")
+            return await super().__aenter__()
+
+        async def __aexit__(self, *exc: object) -> None:
+            await super().__aexit__(*exc)
+            if end in ENDS:
+                raise LookupError("no")  # to be reported with a name that cannot be made
+
+    async def main(plan: Plan) -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: plan.others.append(repr(context["exception"])))
+        made = sticky_singleton_acm(Fragile)
+        broken = Breaks(plan)
+
+        async def use(argument: Breaks) -> None:
+            async with made(plan, argument):
+                pass
+
+        await enter(Sound(plan, "older"))
+        if end == "failed enter":
+            with pytest.raises(LookupError):
+                await asyncio.wait_for(use(broken), 20)
+            return
+        await use(Breaks(plan))  # with the same hash, so that the two are compared
+        await use(broken)
+        broken.break_after(after)
+        if end == "release":
+            with contextlib.suppress(type(plan.error)):
+                await asyncio.wait_for(release(made, plan, broken), 20)
+        elif end == "aclose":
+            await asyncio.wait_for(aclose(), 20)
+        if end in ("aclose", "release"):
+            plan.is_armed = False
+            await asyncio.wait_for(use(broken), 20)
+            plan.is_armed = True
+
+    for make_error in ORDINARY.values():
+        kept: list[Fragile] = []
+        plan = Plan(step, make_error())
+        ENDS[end if end in ENDS else "run"](new_loop(), main(plan))
+        assert is_all_exited(plan), repr(plan.error)
+        assert plan.others == (["LookupError('no')"] * 2 if end in ENDS else []), repr(plan.error)
+
+
+class Unnameable:
+    """A factory that fails as it is asked for its name, once it has been called."""
+
+    def __init__(self, plan: Plan, make: Callable[[], Any]) -> None:
+        self.plan = plan
+        self.make = make
+        self.was_called = False
+
+    def __getattr__(self, name: str) -> Any:
+        if name == "__qualname__" and self.was_called:
+            raise self.plan.naming_error or AssertionError
+        raise AttributeError(name)
+
+    def __call__(self) -> Any:
+        self.was_called = True
+        return self.make()
+
+
+@pytest.mark.parametrize("end", [*ENDS, "aclose"])
+def test_an_error_is_told_though_its_resource_cannot_be_named(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], end: str
+) -> None:
+    """Where a factory's own name cannot be read, the error of an exit still surfaces, once, and all else is exited."""
+
+    async def main(plan: Plan) -> None:
+        plan.listen()
+        plan.is_armed = False
+        await enter(Sound(plan, "older"))
+        async with sticky_singleton_acm(Unnameable(plan, faulty_factory(plan)))():
+            pass
+        plan.is_armed = True
+        if end == "aclose":
+            await surfacing(plan, "caller", aclose())
+
+    for make_error in ORDINARY.values():
+        plan = Plan("exit after await", ValueError("of the exit"))
+        plan.naming_error = make_error()
+        ENDS[end if end in ENDS else "run"](new_loop(), main(plan))
+        assert (plan.surfaced, plan.others) == (told_at_the_end(plan, end), []), repr(plan.naming_error)
+        assert is_all_exited(plan)
+
+
+@dataclasses.dataclass(frozen=True)
+class FrozenError(Exception):
+    """Lets nothing be set on it, a note neither."""
+
+    code: int
+
+
+def test_an_error_that_takes_no_note_is_raised_all_the_same(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+    """`aclose` raises the errors of all exits, those too to which nothing can be added."""
+
+    class Exits:
+        def __init__(self, error: Exception) -> None:
+            self.error = error
+
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *_exc: object) -> None:
+            raise self.error
+
+    async def main() -> None:
+        errors = [FrozenError(1), ValueError("two")]
+        for error in errors:
+            await enter(Exits(error))
+        with pytest.raises(ExceptionGroup) as caught:
+            await aclose()
+        assert caught.value.exceptions == (errors[1], errors[0])
+
+    end_by_run(new_loop(), main())
+
+
+# What others raise where the library calls them.
+
+
+@pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"])
+@pytest.mark.parametrize("end", list(ENDS))
+@pytest.mark.parametrize("failing", ["enter", "exit", "held"])
+def test_an_exception_handler_that_ends_the_program(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], failing: str, end: str, error: BaseException
+) -> None:
+    """A handler that raises SystemExit or KeyboardInterrupt, where it is told of an error, keeps nothing from being exited."""
+    plan = Plan("none", error)
+
+    class Failing(Sound):
+        async def __aenter__(self) -> str:
+            entered = await super().__aenter__()
+            if failing == "held":
+                held = asyncio.current_task()
+                assert held is not None
+                asyncio.get_running_loop().call_soon(cancel_soon, held)
+            if failing == "enter":
+                self.plan.exited[self.name] += 1
+                begun.set()
+                try:
+                    await asyncio.Event().wait()
+                finally:
+                    raise LookupError("no")
+            return entered
+
+        async def __aexit__(self, *exc: object) -> None:
+            await super().__aexit__(*exc)
+            if failing == "exit":
+                raise LookupError("no")
+
+    def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        if isinstance(context.get("exception"), LookupError) or "died" in context["message"]:
+            plan.surfaced.append("handler")
+            raise error
+
+    def cancel_soon(held: asyncio.Task[Any]) -> None:
+        asyncio.get_running_loop().call_soon(held.cancel)
+
+    begun: asyncio.Event
+
+    async def main() -> None:
+        nonlocal begun
+        begun = asyncio.Event()
+        asyncio.get_running_loop().set_exception_handler(handle)
+        await enter(Sound(plan, "older"))
+        if failing == "enter":
+            task = asyncio.create_task(enter(Failing(plan, "failing")))
+            await begun.wait()
+            task.cancel()  # so that nobody is left who waits for the error
+            await asyncio.wait([task])
+        else:
+            await enter(Failing(plan, "failing"))
+        await enter(Sound(plan, "newer"))
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    with pytest.raises(type(error)) as caught:
+        ENDS[end](new_loop(), main())
+    assert caught.value is error
+    assert plan.surfaced == ["handler"]
+    assert plan.entered == plan.exited
+    assert plan.exited["older"] == plan.exited["failing"] == 1
+
+
+@pytest.mark.parametrize("end", list(ENDS))
+def test_sys_exit_in_a_callback_of_the_loop_ends_everything(any_loop: Callable[[], asyncio.AbstractEventLoop], end: str) -> None:
+    """`sys.exit()` in a callback leaves the loop at once; the loop's end exits what was open and what was being entered."""
+    plan = Plan("none", SystemExit(5))
+
+    class Slow(Sound):
+        async def __aenter__(self) -> str:
+            entered = await super().__aenter__()
+            asyncio.get_running_loop().call_soon(sys.exit, 5)
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                self.plan.exited[self.name] += 1
+                raise
+            return entered
+
+    async def main() -> None:
+        await enter(Sound(plan, "older"))
+        await asyncio.gather(enter(Slow(plan, "slow")), enter(Sound(plan, "newer")))
+
+    with pytest.raises(SystemExit) as caught:
+        ENDS[end](any_loop(), main())
+    assert caught.value.code == 5
+    assert is_all_exited(plan)
+    assert plan.exited.keys() == {"older", "slow", "newer"}
+
+
+@pytest.mark.parametrize(
+    "error", [ValueError("broken"), MemoryError(), RecursionError("deep")], ids=lambda error: type(error).__name__
+)
+def test_a_log_filter_that_fails_keeps_nothing_from_being_entered_or_exited(
+    new_loop: Callable[[], asyncio.AbstractEventLoop], error: Exception
+) -> None:
+    """A filter of the `asyncio_loop_local` logger that raises is reported, and all is entered and exited as without it."""
+    plan = Plan("none", error)
+    logger = logging.getLogger("asyncio_loop_local")
+
+    def fail(_record: logging.LogRecord) -> bool:
+        raise error
+
+    async def main() -> None:
+        plan.listen()
+        assert await asyncio.wait_for(enter(Sound(plan, "one")), 20) == "one"
+        await asyncio.wait_for(aclose(), 20)
+
+    level = logger.level
+    logger.addFilter(fail)
+    logger.setLevel(logging.DEBUG)
+    try:
+        end_by_run(new_loop(), main())
+    finally:
+        logger.setLevel(level)
+        logger.removeFilter(fail)
+    assert is_all_exited(plan)
+    assert set(plan.surfaced) == {"handler"}
+    assert plan.others == []
+
+
+# No memory.
+
+
+class ShortOfMemory(asyncio.SelectorEventLoop):
+    """Has no memory left for what the library asks of it at the n-th time.
+
+    Save where a future is to wake its task: asyncio has forgotten by then whom to wake, and nobody can make that good.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.left = sys.maxsize
+        self.has_failed = False
+
+    def _take(self) -> None:
+        caller = sys._getframe(2).f_globals["__name__"]
+        if caller.startswith("asyncio_loop_local."):
+            self.left -= 1
+            if self.left == -1:
+                self.has_failed = True
+                raise MemoryError
+
+    def create_future(self) -> asyncio.Future[Any]:
+        self._take()
+        return super().create_future()
+
+    def time(self) -> float:
+        self._take()
+        return super().time()
+
+    def call_soon(self, callback: Callable[..., object], *args: Any, **kwargs: Any) -> asyncio.Handle:  # type: ignore[override]  # as is
+        if getattr(callback, "__name__", "") != "task_wakeup":
+            self._take()
+        return super().call_soon(callback, *args, **kwargs)
+
+
+@pytest.mark.parametrize("prepare", DEEP, ids=[each.__name__.removeprefix("deep_") for each in DEEP])
+@pytest.mark.parametrize("end", list(ENDS))
+def test_a_loop_without_memory_at_any_step(
+    end: str, prepare: Callable[[Plan], Coroutine[Any, Any, Callable[[], Awaitable[Any]]]]
+) -> None:
+    """Where the loop raises MemoryError at any step, that surfaces once, and what was entered is exited."""
+    outcomes: Counter[str] = Counter()
+
+    async def main(plan: Plan, loop: ShortOfMemory, steps: int) -> None:
+        loop.set_exception_handler(lambda _loop, context: _expect_only_asyncios_own(plan, context))
+        await enter(Sound(plan, "older"))
+        call = await prepare(plan)
+        loop.left = steps
+        try:
+            await asyncio.wait_for(call(), 20)
+        except MemoryError:
+            plan.surfaced.append("caller")
+        loop.left = sys.maxsize
+        await asyncio.wait_for(call(), 20)
+        await enter(Sound(plan, "newer"))
+
+    for steps in range(20):
+        plan = Plan("none", MemoryError())
+        loop = ShortOfMemory()
+        ENDS[end](loop, main(plan, loop, steps))
+        assert plan.entered == plan.exited, steps
+        assert len(plan.surfaced) + len(plan.others) == loop.has_failed, (steps, plan.others)
+        outcomes.update(plan.surfaced or ["worked"])
+        if not loop.has_failed:
+            break
+    assert outcomes["worked"] >= 1
+    assert outcomes["caller"] >= (prepare is not deep_atexit)
+
+
+# Processes.
+
+
+def program(script: str, *arguments: str) -> tuple[list[str], str, int]:
+    """Runs a program in a process of its own; what it printed, its stderr, and its status."""
+    source = _PRELUDE + textwrap.dedent(script)
+    done = subprocess.run(
+        [sys.executable, "-c", source, *arguments],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    return done.stdout.splitlines(), done.stderr, done.returncode
+
+
+_PRELUDE = """
+import asyncio, gc, os, signal, sys, threading, warnings
+from asyncio_loop_local import aclose, atexit, enter, enter_once, release, sticky_singleton_acm
+import uvloop
+
+warnings.filterwarnings("always", ".*(was still open|was dropped)", ResourceWarning)
+new_loop = uvloop.new_event_loop if "uvloop" in sys.argv else asyncio.new_event_loop
+
+def note(*words):
+    print(os.getpid() == parent and "parent" or "child", *words, flush=True)
+
+parent = os.getpid()
+
+class Resource:
+    def __init__(self, name="resource"):
+        self.name = name
+    async def __aenter__(self):
+        await self.during("enter")
+        note("entered", self.name)
+        return self
+    async def __aexit__(self, *exc):
+        await self.during("exit")
+        note("exited", self.name)
+    async def during(self, what):
+        await asyncio.sleep(0)
+
+"""
+
+
+@pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("child_ends", ["sys.exit(0)", "os._exit(0)", "another loop"])
+@pytest.mark.parametrize("moment", ["enter", "exit"])
+def test_a_fork_in_the_middle_of_an_enter_and_of_an_exit(loop_kind: str, child_ends: str, moment: str) -> None:
+    """A child that is forked by the code of an enter or exit ends nothing of its parent's; the parent goes on, once each."""
+    lines, stderr, status = program(
+        """
+        class Forks(Resource):
+            async def during(self, what):
+                await asyncio.sleep(0)
+                if what == sys.argv[1]:
+                    if pid := os.fork():
+                        note("child ended", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+                    elif sys.argv[2] == "os._exit(0)":
+                        os._exit(0)
+                    elif sys.argv[2] == "sys.exit(0)":
+                        sys.exit(0)
+                    else:
+                        thread = threading.Thread(target=lambda: asyncio.run(other()))
+                        thread.start()
+                        thread.join()
+                        os._exit(0)
+
+        async def other():
+            await enter(Resource("other"))
+
+        async def main():
+            await enter(Resource("older"))
+            await enter(Forks("forks"))
+            await enter(Resource("newer"))
+
+        loop = new_loop()
+        loop.run_until_complete(main())
+        loop.close()
+        """,
+        moment,
+        child_ends,
+        loop_kind,
+    )
+    assert (status, stderr) == (0, "")
+    child = ["child entered other", "child exited other"] if child_ends == "another loop" else []
+    assert [line for line in lines if line.startswith("child")] == child
+    before = ["parent entered older"]
+    forks = ["parent child ended 0"]
+    assert [line for line in lines if line.startswith("parent")] == [
+        *before,
+        *(forks if moment == "enter" else []),
+        *("parent entered forks", "parent entered newer", "parent exited newer"),
+        *(forks if moment == "exit" else []),
+        *("parent exited forks", "parent exited older"),
+    ]
+
+
+@pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
+def test_interpreter_exit_with_open_loops_in_several_threads(loop_kind: str) -> None:
+    """Loops left open by main and by threads that have ended, and one that a daemon thread runs, are all ended, and named."""
+    lines, stderr, status = program(
+        """
+        async def use(name):
+            await enter(Resource(name))
+
+        async def for_ever():
+            await use("running")
+            running.set()
+            await asyncio.Event().wait()
+
+        async def half():
+            asyncio.create_task(enter(Stuck("half entered")))
+            await asyncio.sleep(0)
+            await asyncio.sleep(0)
+
+        class Stuck(Resource):
+            async def during(self, what):
+                await asyncio.Event().wait()
+
+        def leave_open(main):
+            loop = new_loop()
+            loops.append(loop)
+            try:
+                loop.run_until_complete(main)
+            except asyncio.CancelledError:
+                note("cancelled")
+
+        loops, running = [], threading.Event()
+        leave_open(use("main's"))
+        leave_open(half())
+        threads = [threading.Thread(target=leave_open, args=(use(f"thread {n}'s"),)) for n in range(3)]
+        for thread in threads:
+            thread.start()
+            thread.join()
+        threading.Thread(target=leave_open, args=(for_ever(),), daemon=True).start()
+        running.wait()
+        """,
+        loop_kind,
+    )
+    names = ["main's", "running", "thread 0's", "thread 1's", "thread 2's"]
+    assert status == 0
+    assert sorted(line for line in lines if "entered" in line) == [f"parent entered {name}" for name in names]
+    assert sorted(line for line in lines if "exited" in line) == [f"parent exited {name}" for name in names]
+    assert stderr.count("was still open when the interpreter exited") == len(names) + 1
+    assert "never awaited" not in stderr
+    assert "Traceback" not in stderr
+
+
+@pytest.mark.parametrize("moment", ["enter", "held", "exit", "release"])
+def test_a_loop_dropped_in_the_middle_says_so_once(moment: str) -> None:
+    """A loop that is dropped while something is entered, held or exited on it warns once, names it, and does nothing else."""
+    lines, stderr, status = program(
+        """
+        class Slow(Resource):
+            async def during(self, what):
+                if what == sys.argv[1]:
+                    await asyncio.Event().wait()
+
+        make = sticky_singleton_acm(Slow)
+
+        async def use():
+            async with make():
+                pass
+
+        async def main():
+            task = asyncio.create_task(use())
+            task._log_destroy_pending = False  # what asyncio says of a task of the program's own is not what is asked here
+            for _ in range(3):
+                await asyncio.sleep(0)
+            if sys.argv[1] == "exit":
+                task = asyncio.create_task(aclose())
+                task._log_destroy_pending = False
+                for _ in range(3):
+                    await asyncio.sleep(0)
+
+        sys.argv[1] = {"release": "exit"}.get(sys.argv[1], sys.argv[1])
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(main())
+        del loop
+        gc.collect()
+        asyncio.run(use()) if sys.argv[1] == "held" else None
+        print("over")
+        """,
+        moment,
+    )
+    assert (status, lines[-1]) == (0, "over")
+    assert stderr.count("was dropped without being closed") == 1
+    assert "Slow()" in stderr
+    assert "Traceback" not in stderr
+    assert "destroyed" not in stderr
+    assert "never awaited" not in stderr
+
+
+@pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
+@pytest.mark.parametrize("door", ["aclose", "release", "interpreter"])
+def test_ctrl_c_ends_an_exit_that_hangs(door: str, loop_kind: str) -> None:
+    """Ctrl-C, perhaps a second one, ends an exit that hangs in `aclose`, `release` or at interpreter exit; the others exit."""
+    lines, stderr, status = program(
+        """
+        class Hangs(Resource):
+            async def __aexit__(self, *exc):
+                note("hangs")
+                try:
+                    threading.Thread(target=strike, daemon=True).start()
+                    await asyncio.Event().wait()
+                finally:
+                    note("exited", self.name)
+                    ended.set()
+
+        def strike():
+            while not ended.wait(0.05):
+                os.kill(os.getpid(), signal.SIGINT)
+
+        ended = threading.Event()
+        make = sticky_singleton_acm(Hangs)
+
+        async def main():
+            await enter(Resource("older"))
+            async with make("hangs"):
+                pass
+            if sys.argv[1] == "aclose":
+                await aclose()
+            if sys.argv[1] == "release":
+                await release(make, "hangs")
+
+        try:
+            if sys.argv[1] == "interpreter":
+                loop = new_loop()
+                loop.run_until_complete(main())
+            else:
+                with asyncio.Runner(loop_factory=new_loop) as runner:
+                    runner.run(main())
+        except KeyboardInterrupt:
+            note("interrupted")
+        """,
+        door,
+        loop_kind,
+    )
+    assert lines[:3] == ["parent entered older", "parent entered hangs", "parent hangs"]
+    exits = ["parent exited older", "parent exited hangs"]
+    assert sorted(lines[3:]) == sorted(exits + ["parent interrupted"] * (door != "interpreter"))
+    assert "destroyed" not in stderr
+    assert "never awaited" not in stderr
+    assert status == 0
+
+
+@pytest.mark.parametrize("end", list(ENDS))
+@pytest.mark.parametrize("next_one", ["callback", "resource"])
+def test_ctrl_c_just_before_an_exit_begins(new_loop: Callable[[], asyncio.AbstractEventLoop], next_one: str, end: str) -> None:
+    """Ctrl-C that comes as one exit gives way to the next cancels that one, the others run, and KeyboardInterrupt is raised."""
+    plan = Plan("none", KeyboardInterrupt())
+    cancelled: list[str] = []
+
+    class Interrupts:
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *_exc: object) -> None:
+            signal.raise_signal(signal.SIGINT)
+
+    async def wait_for_ever() -> None:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            cancelled.append("callback")
+            raise
+
+    class Waits(Sound):
+        async def __aexit__(self, *exc: object) -> None:
+            self.plan.exited[self.name] += 1
+            await wait_for_ever()
+
+    async def main() -> None:
+        await enter(Sound(plan, "older"))
+        if next_one == "callback":
+            atexit.register(wait_for_ever)
+        else:
+            await enter(Waits(plan, "waits"))
+        await enter(Interrupts())
+
+    with pytest.raises(KeyboardInterrupt):
+        ENDS[end](new_loop(), main())
+    assert cancelled == ["callback"]
+    assert is_all_exited(plan)
+
+
+@pytest.mark.parametrize("turns", range(4))
+@pytest.mark.parametrize("door", list(DOORS))
+def test_an_error_is_not_lost_with_the_caller_that_is_cancelled_meanwhile(
+    any_loop: Callable[[], asyncio.AbstractEventLoop], door: str, turns: int
+) -> None:
+    """Whenever its only caller is cancelled, the error of an enter reaches the caller or else the exception handler."""
+    plan = Plan("enter after await", ValueError("not to be lost"))
+
+    async def main() -> None:
+        plan.listen()
+        loop = asyncio.get_running_loop()
+
+        def cancel_later(turns: int) -> None:
+            if turns:
+                loop.call_soon(cancel_later, turns - 1)
+            else:
+                caller.cancel()
+
+        class Fails:
+            async def __aenter__(self) -> None:
+                await asyncio.sleep(0)
+                cancel_later(turns)
+                raise plan.error
+
+            async def __aexit__(self, *_exc: object) -> None:
+                raise AssertionError("it was never entered")
+
+        caller = asyncio.ensure_future(surfacing(plan, "caller", DOORS[door](Fails)()))
+        await asyncio.wait([caller])
+
+    end_by_run(any_loop(), main())
+    gc.collect()
+    assert set(plan.surfaced) in ({"caller"}, {"handler"})
+    assert set(plan.others) <= {"CancelledError()"}
