@@ -28,6 +28,16 @@ class _Missing(Exception):
     """The cache has nothing for these arguments."""
 
 
+# What `functools.lru_cache(maxsize=None, typed=True)` makes, without a copy of the function's name and documentation.
+_c_cache: Any = functools._lru_cache_wrapper
+_cache_info: Any = vars(functools)["_CacheInfo"]
+
+
+def _cached(function: Callable[..., Any]) -> functools._lru_cache_wrapper[Any]:
+    cache: functools._lru_cache_wrapper[Any] = _c_cache(function, None, True, _cache_info)
+    return cache
+
+
 class Call:
     """A call for which the loop has no value yet; ``forget`` lets the next one like it make a new value."""
 
@@ -95,7 +105,7 @@ class Calls:
         self.warned = False
         self.last_key: Hashable = None
         self._pending: list[tuple[Any, Arguments]] = []
-        self.find = functools.lru_cache(maxsize=None, typed=True)(self._take_pending())
+        self.find = _cached(self._take_pending())
 
     def _take_pending(self) -> Callable[..., Any]:
         pending = self._pending  # not self, which would make a circle

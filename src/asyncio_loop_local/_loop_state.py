@@ -97,7 +97,7 @@ class LoopState:
         try:
             own: dict[str, Any] = vars(loop)
             self._replaced = {door: own[door] for door in _DOORS if door in own}
-            for name, value in (*((door, getattr(self, door)) for door in _DOORS), (_ATTRIBUTE, self)):
+            for name, value in zip((*_DOORS, _ATTRIBUTE), (*self._doors(), self), strict=True):
                 done.append(name)
                 setattr(loop, name, value)
             _process.attached(self)
@@ -115,10 +115,14 @@ class LoopState:
                 f"set on its instances: use a loop class, or a subclass of this one, whose instances take attributes"
             ) from error
 
+    def _doors(self) -> tuple[Callable[..., Any], ...]:
+        """What is set on the loop, in the order of their names."""
+        return self.close, self.shutdown_asyncgens, self.create_task, self.get_task_factory
+
     def _detach(self) -> None:
         own: dict[str, Any] = vars(self.loop)
-        for door in _DOORS:
-            if own.get(door) == getattr(self, door):  # else somebody has wrapped it, and goes on calling it
+        for door, own_door in zip(_DOORS, self._doors(), strict=True):
+            if own.get(door) == own_door:  # else somebody has wrapped it, and goes on calling it
                 if door in self._replaced:
                     own[door] = self._replaced[door]
                 else:
@@ -130,9 +134,10 @@ class LoopState:
 
     # The doors. Each is set on the loop in place of its own method, which it calls in turn.
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
+    def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, **kwargs: Any) -> asyncio.Task[Any]:
         """Starts a task; one that a resource's code starts lives and ends with that resource."""
-        task = self._create_task(coro, **kwargs)
+        create = self._create_task  # with no name, which is what most calls come to, by the quickest way on
+        task = create(coro, name=name, **kwargs) if name is not None or kwargs else create(coro)
         if running_asker() is not None and (scope := scope_on(self.exits)) is not None:
             scope.adopt(task)
         return task

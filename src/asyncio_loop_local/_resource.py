@@ -202,12 +202,13 @@ class Resource(Scope, Generic[T]):
                 await leave
             except BaseException as error:
                 self.raise_if_lost(error)
-                if self.phase == "open":
-                    cause = error
-                    self._close()
-                elif self.phase == "entering":  # there was no memory to hold it
-                    self._close()
-                    self._tell_askers(error)
+                if self.phase in ("entering", "open"):
+                    if self.phase == "entering" or self._askers:  # it could not be held: there was no memory, or Ctrl-C came
+                        self._close()
+                        self._tell_askers(error)
+                    else:
+                        self._close()
+                        cause = error
             await self.finish(cause)
         finally:
             del acm, cause  # the error's traceback holds this frame
