@@ -1,23 +1,31 @@
 """One aiohttp session per event loop: fetches from a real server over many loops, and checks what it claims.
 
-Run it with ``make demo``. It exits with 1 if anything that it claims does not hold.
+Run it with ``make demo``. In a terminal it shows what happens while it happens, if ``rich`` is installed, and takes its time
+for that. It exits with 1 if anything that it claims does not hold.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import sys
 import threading
-from collections.abc import Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 from aiohttp import web
 
 import asyncio_loop_local
+
+if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
+    from rich.table import Table
 
 # These lines are all that it takes.
 
@@ -31,6 +39,19 @@ async def fetch(url: str, visit: Visit) -> str:
             return await response.text()
 
 
+# A resource may need another one, which then outlives it: this one still says goodbye through the session when the loop ends.
+
+
+@asyncio_loop_local.sticky_singleton_acm
+@asynccontextmanager
+async def _visitors_book(base: str, name: str) -> AsyncGenerator[list[str]]:
+    async with _ClientSession() as session:
+        entries: list[str] = []
+        yield entries
+        async with session.get(f"{base}/book/{len(entries)}", headers={"X-Loop": name}):
+            pass
+
+
 # What fetches: the same program on every loop.
 
 RUNS_IN_MAIN_THREAD = 3
@@ -40,7 +61,7 @@ TASKS = 20
 FETCHES_OF_EACH_TASK = 5
 
 
-@dataclass
+@dataclass(eq=False)
 class Visit:
     """What one event loop did, as seen from that loop."""
 
@@ -50,6 +71,7 @@ class Visit:
     farewell: str = "never said"
     sessions_seen: list[aiohttp.ClientSession] = field(default_factory=list[aiohttp.ClientSession])
     open_while_running: bool = False
+    held: str = ""
 
     @property
     def sessions(self) -> list[aiohttp.ClientSession]:
@@ -60,6 +82,8 @@ class Visit:
 async def fetch_several(base: str, number: int, visit: Visit) -> None:
     for page in range(FETCHES_OF_EACH_TASK):
         visit.answers.append(await fetch(f"{base}/task/{number}/page/{page}", visit))
+        async with _visitors_book(base, visit.name) as entries:
+            entries.append(f"task {number} has read page {page}")
 
 
 async def linger(base: str, visit: Visit) -> None:
@@ -77,16 +101,13 @@ async def program(base: str, visit: Visit, lingering: set[asyncio.Task[None]]) -
             group.create_task(fetch_several(base, number, visit))
     visit.tasks = TASKS + len(lingering)
     visit.open_while_running = not any(session.closed for session in visit.sessions)
+    visit.held = asyncio_loop_local.format_resources()
 
 
-def run_loop(base: str, name: str) -> Visit:
-    visit = Visit(name)
-    asyncio.run(program(base, visit, set()))
-    return visit
-
-
-def run_loops_in_thread(base: str, thread: int) -> list[Visit]:
-    return [run_loop(base, f"thread {thread}, asyncio.run no. {run}") for run in range(1, RUNS_IN_EACH_THREAD + 1)]
+def run_loops(base: str, visits: list[Visit]) -> None:
+    """Runs the program for each, one after the other, each on a loop of its own."""
+    for visit in visits:
+        asyncio.run(program(base, visit, set()))
 
 
 # The server: in a thread and a loop of its own, counting what each loop does.
@@ -101,14 +122,16 @@ class Seen:
     closed: int = 0
     closed_before_farewell: int = 0
     said_farewell: bool = False
+    entries_in_book: int = -1
 
 
 class Server:
-    """A real HTTP server on 127.0.0.1; ``seen`` may be read when it has stopped."""
+    """A real HTTP server on 127.0.0.1; ``seen`` is complete when it has stopped."""
 
     def __init__(self) -> None:
         self.seen: dict[str, Seen] = {}
         self.base: Future[str] = Future()
+        self.seconds_to_answer = 0.0
         self._connections: set[asyncio.Task[None]] = set()
         self._stop: Callable[[], object] | None = None
         self._thread = threading.Thread(target=self._run, name="server")
@@ -157,6 +180,9 @@ class Server:
             seen.connections += 1
             connection.add_done_callback(lambda connection: self._closed(connection, seen))
         seen.said_farewell |= request.path == "/farewell"
+        if request.path.startswith("/book/"):
+            seen.entries_in_book = int(request.path.rpartition("/")[2])
+        await asyncio.sleep(random.uniform(0, 2 * self.seconds_to_answer))
         return web.Response(text=f"this is {request.path}")
 
     def _closed(self, connection: asyncio.Task[None], seen: Seen) -> None:
@@ -165,7 +191,7 @@ class Server:
         seen.closed_before_farewell += not seen.said_farewell
 
 
-# What is shown, and checked.
+# What is checked.
 
 
 def claims_that_fail(visits: list[Visit], server: Server, complaints: list[str]) -> list[str]:
@@ -175,11 +201,12 @@ def claims_that_fail(visits: list[Visit], server: Server, complaints: list[str])
         claims = {
             "every fetch was answered": len(visit.answers) == TASKS * FETCHES_OF_EACH_TASK
             and all(answer.startswith("this is /task/") for answer in visit.answers),
-            "the server saw the same number of fetches": seen.requests == len(visit.answers) + 1 == len(visit.sessions_seen),
+            "the server saw the same number of fetches": seen.requests == len(visit.answers) + 2 == len(visit.sessions_seen) + 1,
             "one session was opened, and all tasks shared it": len(visit.sessions) == 1,
             "it kept its connections, and used them again": 1 <= seen.connections <= TASKS < seen.requests,
             "it was open as long as the program ran": visit.open_while_running,
             "a task that was cancelled at the end could still use it": visit.farewell == "this is /farewell",
+            "so could the visitors' book, at its own end": seen.entries_in_book == len(visit.answers),
             "no connection was closed before that": seen.closed_before_farewell == 0,
             "it is closed, now that its loop has ended": all(session.closed for session in visit.sessions),
             "the server saw every connection closed": seen.closed == seen.connections,
@@ -191,7 +218,68 @@ def claims_that_fail(visits: list[Visit], server: Server, complaints: list[str])
     return failed
 
 
-def table(visits: list[Visit], server: Server) -> str:
+@contextmanager
+def complaints_of_asyncio() -> Generator[list[str]]:
+    """Collects what asyncio logs: exits that failed, tasks and sessions that nobody closed."""
+    complaints: list[str] = []
+
+    class Collect(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            complaints.append(record.getMessage())
+
+    handler = Collect(logging.WARNING)
+    logger = logging.getLogger("asyncio")
+    logger.addHandler(handler)
+    try:
+        yield complaints
+    finally:
+        logger.removeHandler(handler)
+
+
+# What is shown: while it happens in a terminal, else when it has happened.
+
+
+def live_view(visits: list[Visit], server: Server) -> AbstractContextManager[Any] | None:
+    """A table of what the loops are doing now; None where there is no terminal that can show it, or no rich."""
+    if not sys.stdout.isatty():
+        return None
+    try:
+        from rich.console import Console  # noqa: PLC0415  # an extra, for this view alone
+        from rich.live import Live  # noqa: PLC0415
+    except ImportError:
+        return None
+    console = Console()
+    if console.is_dumb_terminal:
+        return None
+    return Live(console=console, get_renderable=lambda: live_table(visits, server), refresh_per_second=12)
+
+
+def live_table(visits: list[Visit], server: Server) -> Table:
+    from rich import box  # noqa: PLC0415
+    from rich.progress_bar import ProgressBar  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("event loop", no_wrap=True)
+    table.add_column("fetches", min_width=8, max_width=24)
+    table.add_column("its session", no_wrap=True)
+    for visit in visits:
+        fetches = server.seen.get(visit.name, Seen()).requests
+        table.add_row(visit.name, ProgressBar(TASKS * FETCHES_OF_EACH_TASK + 2, fetches), state_of_session(visit))
+    return table
+
+
+def state_of_session(visit: Visit) -> str:
+    sessions = visit.sessions
+    if not sessions:
+        return "[dim]not yet opened"
+    if len(sessions) > 1:
+        return f"[bold red]{len(sessions)} of them!"
+    state = "[green]closed[/]" if sessions[0].closed else "[bold cyan]open[/]"
+    return f"{state}, shared {len(visit.sessions_seen)} times"
+
+
+def plain_table(visits: list[Visit], server: Server) -> str:
     rows: list[tuple[str, ...]] = [("event loop", "tasks", "fetches", "sessions", "connections", "last fetch", "then")]
     for visit in visits:
         seen = server.seen.get(visit.name, Seen())
@@ -220,26 +308,16 @@ def table(visits: list[Visit], server: Server) -> str:
     )
 
 
-@contextmanager
-def complaints_of_asyncio() -> Generator[list[str]]:
-    """Collects what asyncio logs: exits that failed, tasks and sessions that nobody closed."""
-    complaints: list[str] = []
-
-    class Collect(logging.Handler):
-        def emit(self, record: logging.LogRecord) -> None:
-            complaints.append(record.getMessage())
-
-    handler = Collect(logging.WARNING)
-    logger = logging.getLogger("asyncio")
-    logger.addHandler(handler)
-    try:
-        yield complaints
-    finally:
-        logger.removeHandler(handler)
-
-
 def main() -> int:
+    in_main_thread = [Visit(f"main thread, no. {run}") for run in range(1, RUNS_IN_MAIN_THREAD + 1)]
+    in_threads = [
+        [Visit(f"thread {thread}, no. {run}") for run in range(1, RUNS_IN_EACH_THREAD + 1)] for thread in range(1, THREADS + 1)
+    ]
+    visits = [*in_main_thread, *(visit for each in in_threads for visit in each)]
     server = Server()
+    view = live_view(visits, server)
+    if view is not None:
+        server.seconds_to_answer = 0.12  # that is, time to watch
     with complaints_of_asyncio() as complaints:
         base = server.start()
         try:
@@ -247,16 +325,17 @@ def main() -> int:
             print("No task is handed a session. Each of them just says: async with _ClientSession() as session: ...")
             print()
             print(f"{RUNS_IN_MAIN_THREAD} times asyncio.run in the main thread, one after the other,")
-            visits = [run_loop(base, f"main thread, asyncio.run no. {run}") for run in range(1, RUNS_IN_MAIN_THREAD + 1)]
             print(f"then {THREADS} threads at the same time, {RUNS_IN_EACH_THREAD} times asyncio.run in each.")
-            with ThreadPoolExecutor(THREADS) as threads:
-                running = [threads.submit(run_loops_in_thread, base, thread) for thread in range(1, THREADS + 1)]
-                visits += [visit for thread in running for visit in thread.result()]
+            with view or nullcontext(), ThreadPoolExecutor(THREADS) as threads:
+                run_loops(base, in_main_thread)
+                for running in [threads.submit(run_loops, base, each) for each in in_threads]:
+                    running.result()
         finally:
             server.stop()
     print()
-    print(table(visits, server))
-    print()
+    if view is None:
+        print(plain_table(visits, server))
+        print()
     failed = claims_that_fail(visits, server, complaints)
     if failed:
         print("Not all of it holds:")
@@ -269,6 +348,10 @@ def main() -> int:
     print("  shared by every task,")
     print("  still open for the task that asyncio.run cancelled and that fetched once more in its finally,")
     print("  and closed after that, with all its connections, before the loop was.")
+    print()
+    print("What the last of these loops held, and what needed what, as asyncio_loop_local.format_resources() shows it:")
+    print()
+    print(visits[-1].held)
     return 0
 
 

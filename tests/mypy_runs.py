@@ -33,22 +33,19 @@ def mypy_version() -> tuple[int, ...]:
 
 
 def plugin_sources() -> Path:
-    """Where the plugin's modules are: in the checkout if that is where the tests are, else installed."""
-    in_checkout = ROOT / "mypy_plugin" / "asyncio_loop_local_mypy"
-    if in_checkout.exists():
-        return in_checkout
+    """Where the plugin's modules are: installed, or in the checkout where nothing is installed but mypy."""
     found = find_spec("asyncio_loop_local_mypy")
-    assert found is not None and found.origin is not None, "the plugin is installed with the library"
+    if found is None:
+        return ROOT / "mypy_plugin" / "asyncio_loop_local_mypy"
+    assert found.origin is not None
     return Path(found.origin).parent
 
 
 def environment() -> dict[str, str]:
-    """In which mypy finds the library and its plugin: in the checkout if that is where the tests are, else installed."""
-    variables = {name: value for name, value in os.environ.items() if not name.startswith("MYPY")}
-    if (ROOT / "mypy_plugin").exists():
-        variables["PYTHONPATH"] = str(ROOT / "mypy_plugin")
-    if (ROOT / "src").exists():
-        variables["MYPYPATH"] = str(ROOT / "src")
+    """In which mypy finds the library and its plugin: installed, or in the checkout where nothing is installed but mypy."""
+    variables = {name: value for name, value in os.environ.items() if not name.startswith(("MYPY", "PYTHONPATH"))}
+    if find_spec("asyncio_loop_local_mypy") is None:
+        variables |= {"PYTHONPATH": str(ROOT / "mypy_plugin"), "MYPYPATH": str(ROOT / "src")}
     return variables
 
 

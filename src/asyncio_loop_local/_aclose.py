@@ -19,7 +19,7 @@ async def aclose() -> None:
     next call of any wrapped factory makes anew. Two tasks that ask at once wait for the same exits, and both get the errors.
     If it is cancelled, the exit in progress goes on by itself, and what had not begun ends with the loop.
 
-    :raises ExceptionGroup: after the last exit, with all the errors that exits have raised, each with a note of where.
+    :raises ExceptionGroup: after the last exit, with all the errors that exits have raised, each with a note of whose it is.
     :raises RuntimeError: if no event loop is running, or if it is called by what it would have to end: from inside a
         resource, a task of it, or a callback.
     """
@@ -45,5 +45,5 @@ async def aclose() -> None:
 
 def _noted(failure: Failure) -> BaseException:
     with suppress(Exception):  # an exception's class may let nothing be set, as a frozen dataclass does
-        failure.error.add_note(f"raised by the exit of {failure.name}, which ended with its event loop")
+        failure.error.add_note(f"raised by the exit of {failure.name}")
     return failure.take()

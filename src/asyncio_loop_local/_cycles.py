@@ -60,7 +60,10 @@ def ask_for(target: Asker) -> Iterable[Asker]:
     for each in askers:
         if (path := find_path(target, each, _awaited_by)) is not None:
             circle = " -> ".join(one.name for one in (each, *path))
-            raise RuntimeError(f"this would wait for ever, since each of these needs the next one first: {circle}")
+            raise RuntimeError(
+                f"this would wait for ever, since each of these needs the next one first: {circle}. "
+                f"Let one of them ask for the next one later"
+            )
     for each in askers:
         each.awaiting.append(target)
     return askers

@@ -266,8 +266,7 @@ class CallKeys:
             known = argument < len(positional)
             name = positional[argument] if known else f"*{more}" if more else f"#{argument + 1}"
             value = call[0][argument]
-        kind = type(culprit)
-        what = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+        what = _type_name(culprit)
         where = f"is of type {what}, which" if culprit is value else f"holds an object of type {what}, which"
         return (
             f"argument {name!r} of {name_of(self._factory)}() {where} {reason}, so it cannot be part of the key "
@@ -328,7 +327,7 @@ class OwnKeys(CallKeys):
             return (counted(value),), {}
         except _CannotBeKey as error:
             culprit, reason = error.args
-        kind = type(culprit).__qualname__
+        kind = _type_name(culprit)
         raise TypeError(
             f"key=… of {name_of(self._factory)}() returned an object of type {kind}, which {reason}: return something hashable"
             if culprit is value
@@ -348,6 +347,11 @@ class OwnKeys(CallKeys):
 def _typed(values: Iterable[object]) -> tuple[Hashable, ...]:
     """Counted values, each with its type where that is not told already: 1, True and 1.0 are not the same."""
     return tuple([value if type(value) in _PLAIN or type(value) is ByValue else (type(value), value) for value in values])
+
+
+def _type_name(value: object) -> str:
+    kind = type(value)
+    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
 class _UncountableDefault:

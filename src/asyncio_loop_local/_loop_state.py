@@ -321,8 +321,11 @@ class LoopState:
             return
         _process.detached(self)
         if getattr(self, "exits", None) and (held := self._held()):
+            for tell in _process.when_dropped:
+                tell(self.loop, held)
             warnings.warn(
-                f"{self.loop!r} was dropped without being closed, so what it held was never exited: {held}",
+                f"an event loop of class {type(self.loop).__qualname__} was dropped without being closed, so what it held was "
+                f"never exited: {held}. Close it, or use asyncio.run()",
                 ResourceWarning,
                 stacklevel=2,
                 source=self.loop,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import os
 import threading
+from asyncio import AbstractEventLoop
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
@@ -28,6 +29,7 @@ class Attached(Protocol):
 
 
 _attached: dict[int, ref[Attached]] = {}
+when_dropped: list[Callable[[AbstractEventLoop, str], object]] = []  # told which loop was dropped unclosed, and what it held
 _left_to_parent: list[Attached] = []  # kept, so that nothing of the parent's is finalized in the child
 
 

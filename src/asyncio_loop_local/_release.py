@@ -69,7 +69,8 @@ def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[Factory, tuple[Any, .
 def _refuse(resource: Resource[Any]) -> None:
     if scope_on(resource.exits) is resource:
         raise RuntimeError(
-            f"release() was called from inside {resource.name}, which it would have to wait for: call it from a task"
+            f"release() was called from inside {resource.name}, which it would have to wait for: "
+            f"call it from code that is not its own"
         )
     if resource.users:
         users = ", ".join(user.name for user in resource.users)

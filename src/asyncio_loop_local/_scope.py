@@ -302,7 +302,9 @@ def refuse_inside(exits: ExitOrder, call: str, wish: str) -> None:
     """
     scope = scope_on(exits)
     if scope is not None:
-        raise RuntimeError(f"{call} was called from inside {scope.name}, and would have to {wish} first: call it from a task")
+        raise RuntimeError(
+            f"{call} was called from inside {scope.name}, and would have to {wish} first: call it from code that is not its own"
+        )
 
 
 def _age(scope: Scope) -> float:

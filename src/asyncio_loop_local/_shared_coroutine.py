@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._cycles import Asker, ask_for, current_asker, running_asker
+from ._names import name_of
 from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
@@ -29,12 +30,12 @@ T_co = TypeVar("T_co", covariant=True)
 class _Run(Asker):
     """One run of the function, in a task of its own, and those who wait for it."""
 
-    __slots__ = ("_loop", "_name", "_scope", "is_over", "task", "waiters")
+    __slots__ = ("_loop", "_qualname", "_scope", "is_over", "task", "waiters")
 
-    def __init__(self, loop: AbstractEventLoop, name: str) -> None:
+    def __init__(self, loop: AbstractEventLoop, qualname: str) -> None:
         super().__init__()
         self._loop = loop
-        self._name = name
+        self._qualname = qualname
         asker = running_asker()
         self._scope = None if asker is None else asker.scope
         self.task: Task[Any] | None = None
@@ -43,7 +44,7 @@ class _Run(Asker):
 
     @property
     def name(self) -> str:
-        return self._name
+        return f"{self._qualname.rpartition('<locals>.')[2]}()"
 
     @property
     def loop(self) -> AbstractEventLoop:
@@ -159,7 +160,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
 
     def __repr__(self) -> str:
         state = "done" if self._done_on is not None else "not started" if self._run is None else "running"
-        return f"<shared coroutine {self.__qualname__}, {state}>"
+        return f"<shared coroutine {name_of(self)}, {state}>"
 
     async def _wait(self) -> T_co:
         if self._loop is not get_running_loop():
@@ -196,7 +197,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             if not _was_taken_away(ended):
                 return cast("T_co", ended.result())
         raise RuntimeError(
-            f"{self.__qualname__}() was cancelled {_RUNS} times while it was awaited, by others than those who had awaited it"
+            f"{name_of(self)}() was cancelled {_RUNS} times while it was awaited, by others than those who had awaited it"
         )
 
     def _spend(self) -> None:
@@ -207,7 +208,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
 
     def _start(self) -> _Run:
         coroutine, self._first = self._first or self._function(), None
-        run = self._run = _Run(self._loop, f"{self.__qualname__}()")
+        run = self._run = _Run(self._loop, self.__qualname__)
         try:
             run.start(coroutine)
         except BaseException:

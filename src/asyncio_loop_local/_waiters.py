@@ -86,6 +86,8 @@ class Waiters(dict[Future[T], None]):
                 try:
                     future.set_result(what)
                 except (MemoryError, RecursionError) as error:  # the others are told all the same
-                    future.get_loop().call_exception_handler({"message": "who waits was not woken", "exception": error})
+                    future.get_loop().call_exception_handler(
+                        {"message": "a task that waits could not be woken", "exception": error}
+                    )
         self.clear()
         return told
