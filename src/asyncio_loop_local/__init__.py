@@ -22,7 +22,7 @@ it has made; on a miss ``_keys`` makes the key, ``_sticky`` a ``Resource`` from 
 ``Resource.acquire`` until the resource's task has entered it.
 
 The end of a loop goes down once: a door (``LoopState.shutdown_asyncgens``, ``close``, ``interpreter_exits``, or
-``_aclose``) asks ``ExitOrder.end_all``, which tells one ``Scope`` after the other to ``exit``, and waits for each.
+``_aclose``) asks ``ExitOrder.end_all``, which has the newest ``Scope`` begin its exit; each has the next one begin.
 """
 
 from . import atexit
