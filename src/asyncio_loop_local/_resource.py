@@ -159,10 +159,10 @@ class Resource(Scope, Generic[T]):
                 self.report("the log of {} failed", error)
 
     def _begin_enter(self) -> None:
+        require_stack()
         if self.serial:
             self.exits.remove(self)  # it had its place for the tasks that its making started
             self.serial = 0
-        require_stack()
         self.phase = "entering"
         # Not in the stack of another one that is being entered: how long a chain of them is has no limit.
         at_once = running_asker() is None
@@ -171,6 +171,8 @@ class Resource(Scope, Generic[T]):
         except BaseException:
             if self._is_entering():
                 self.phase = "made"
+                if self.tasks:
+                    self.exits.push(self)
             raise
 
     def _is_entering(self) -> bool:
