@@ -46,7 +46,7 @@ class Outcome(NamedTuple):
     passed: set[str]
     errors: set[str]  # in setting up, or tearing down
     failed: set[str]
-    output: str
+    output: str  # without the summary, which repeats errors in whole where a CI is, cut off elsewhere
 
 
 def run_pytest(directory: Path, tests: str, *options: str, ini: str = "", conftest: str = "") -> Outcome:
@@ -67,7 +67,8 @@ def run_pytest(directory: Path, tests: str, *options: str, ini: str = "", confte
     found = {
         word: {*re.findall(rf"^{word} test_it\.py::(\S+)", result.stdout, re.MULTILINE)} for word in ("PASSED", "ERROR", "FAILED")
     }
-    return Outcome(result.returncode, found["PASSED"], found["ERROR"], found["FAILED"], result.stdout)
+    output = result.stdout.partition(" short test summary info ")[0]
+    return Outcome(result.returncode, found["PASSED"], found["ERROR"], found["FAILED"], output)
 
 
 LEFT = """
