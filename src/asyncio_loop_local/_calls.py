@@ -97,13 +97,12 @@ class Calls:
     by value is put into it as a `ByValue`, and never found in it as it is.
     """
 
-    __slots__ = ("_pending", "find", "last_key", "leaving", "remembered", "warned")
+    __slots__ = ("_pending", "find", "leaving", "remembered", "warned")
 
     def __init__(self) -> None:
         self.remembered: dict[Hashable, Call] = {}
         self.leaving: dict[Hashable, Resource[Any]] = {}
         self.warned = False
-        self.last_key: Hashable = None
         self._pending: list[tuple[Any, Arguments]] = []
         self.find = _cached(self._take_pending())
 
@@ -179,19 +178,20 @@ class Factory(Carried):
                 pass
         key = self.keys.key(*arguments)
         call = calls.remembered_by(key)
-        if call is None:
-            call = Call(state, calls, self.keys, key, args, kwargs)
-            value = call.value = self._make(call)
-            if call.forgotten:
-                return value
-            made_meanwhile = calls.remembered_by(key)
-            if made_meanwhile is not None:  # by the factory itself, which has made the same call
-                call = made_meanwhile
-            else:
-                calls.remembered[key] = call
-                self._count(calls, key)
-        calls.cache(call.value, arguments)
-        return call.value
+        if call is not None:
+            calls.cache(call.value, arguments)  # and not before this second call, which may never come
+            return call.value
+        call = Call(state, calls, self.keys, key, args, kwargs)
+        value = call.value = self._make(call)
+        if call.forgotten:
+            return value
+        made_meanwhile = calls.remembered_by(key)
+        if made_meanwhile is not None:  # by the factory itself, which has made the same call
+            return made_meanwhile.value
+        calls.remembered[key] = call
+        if len(calls.remembered) > _MANY_KEYS and not calls.warned:
+            self._warn(calls)
+        return value
 
     def find(self, state: LoopState, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Call | None, Resource[Any] | None]:
         """The call like this one that the loop remembers, and its resource; or the resource alone, if it is being left.
@@ -211,19 +211,19 @@ class Factory(Carried):
             resource = None
         return None, resource
 
-    def _count(self, calls: Calls, key: Hashable) -> None:
-        last, calls.last_key = calls.last_key, key
-        if len(calls.remembered) > _MANY_KEYS and not calls.warned:
-            calls.warned = True
-            differing = self.keys.differing(last, key)
-            which = f" in the value of {', '.join(map(repr, differing))}" if differing else ""
-            warnings.warn(
-                f"{self._name}() has been called with {len(calls.remembered):,} different keys on one event loop, the last two "
-                f"of which differ{which}: such calls never find their value again, and all values live until the loop ends. "
-                f"Pass what stays the same, or say with key=… what makes two calls the same",
-                ResourceWarning,
-                stacklevel=4,
-            )
+    def _warn(self, calls: Calls) -> None:
+        calls.warned = True
+        newest_first = reversed(calls.remembered)
+        newest, one_before = next(newest_first), next(newest_first)
+        differing = self.keys.differing(one_before, newest)
+        which = f" in the value of {', '.join(map(repr, differing))}" if differing else ""
+        warnings.warn(
+            f"{self._name}() has been called with {len(calls.remembered):,} different keys on one event loop, the last two "
+            f"of which differ{which}: such calls never find their value again, and all values live until the loop ends. "
+            f"Pass what stays the same, or say with key=… what makes two calls the same",
+            ResourceWarning,
+            stacklevel=4,
+        )
 
 
 def wrapped(factory: Any, make: Make, key: object, *, where: str) -> Any:

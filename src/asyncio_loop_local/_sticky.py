@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from asyncio import get_running_loop
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
 from ._calls import wrapped
@@ -68,7 +67,7 @@ class _StickyCall(StickyACM[T_co]):
 
     __slots__ = ("_again", "_call", "_open_on", "_resource", "_value")
 
-    def __init__(self, call: Call, again: Callable[[], StickyACM[T_co]]) -> None:
+    def __init__(self, call: Call, again: Callable[..., StickyACM[T_co]]) -> None:
         self._call = call
         self._again = again
         self._resource: Resource[T_co] | None = None
@@ -101,7 +100,7 @@ class _StickyCall(StickyACM[T_co]):
             return value
         if self._resource is not None and self._resource.exits.loop is get_running_loop():
             return await self._resource.acquire()
-        return await self._again().__aenter__()
+        return await self._again(*self._call.args, **self._call.kwargs).__aenter__()
 
     def __repr__(self) -> str:
         return f"<StickyACM of {self.name}, {'spent' if self._resource is None else self._resource.phase}>"
@@ -184,7 +183,7 @@ def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> An
 
     def decorate(factory: Callable[..., ACM[Any]]) -> Any:
         def make(call: Call) -> StickyACM[Any]:
-            sticky: _StickyCall[Any] = _StickyCall(call, partial(wrapper, *call.args, **call.kwargs))
+            sticky: _StickyCall[Any] = _StickyCall(call, wrapper)
             exits, where = call.state.exits, "sticky_singleton_acm()"
             sticky.made(resource_made_by(factory, call.args, call.kwargs, exits=exits, origin=sticky, where=where))
             return sticky
