@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import array
 import asyncio
-import contextvars
 import functools
 import gc
 import inspect
@@ -25,11 +24,12 @@ import threading
 import unittest
 import warnings
 import weakref
-from asyncio.tasks import _unregister_task  # pyright: ignore[reportPrivateUsage]
+from asyncio.tasks import _enter_task, _leave_task, _unregister_task  # pyright: ignore[reportPrivateUsage]
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncContextDecorator, ExitStack, asynccontextmanager, contextmanager, suppress
+from contextvars import Context, ContextVar, copy_context
 from dataclasses import dataclass
 from functools import cached_property, lru_cache, partial
 from pathlib import Path
@@ -167,7 +167,7 @@ def test_log_destroy_pending_silences_a_task_that_is_dropped(is_quiet: bool) -> 
 def test_a_task_made_directly_goes_by_neither_factory_nor_create_task(new_loop: NewLoop) -> None:
     """`asyncio.Task(…, loop=…)` asks neither the loop's task factory nor the loop's `create_task`, and takes a context."""
     asked: list[str] = []
-    var = contextvars.ContextVar[int]("var")
+    var = ContextVar[int]("var")
 
     def factory(loop: asyncio.AbstractEventLoop, coro: Any, **options: Any) -> asyncio.Task[Any]:
         asked.append("factory")
@@ -178,7 +178,7 @@ def test_a_task_made_directly_goes_by_neither_factory_nor_create_task(new_loop: 
 
     with open_loop(new_loop) as loop:
         loop.set_task_factory(factory)
-        context = contextvars.Context()
+        context = Context()
         context.run(var.set, 3)
         task = asyncio.Task(get(), loop=loop, context=context, name="name")
         assert loop.run_until_complete(task) == 3
@@ -190,7 +190,7 @@ if sys.version_info >= (3, 12):
 
     def test_a_task_may_start_at_once(run: Run) -> None:
         """`asyncio.Task(…, eager_start=True)` runs to its first wait before it is there, as the current task, in its context."""
-        var = contextvars.ContextVar("var", default="caller's")
+        var = ContextVar("var", default="caller's")
         seen: list[object] = []
 
         async def start(*waits: None) -> None:
@@ -201,7 +201,7 @@ if sys.version_info >= (3, 12):
 
         async def main() -> None:
             loop, caller = asyncio.get_running_loop(), asyncio.current_task()
-            context = contextvars.copy_context()
+            context = copy_context()
             context.run(var.set, "task's")
             task: asyncio.Task[None] = asyncio.Task(start(None), loop=loop, context=context, eager_start=True, name="name")
             assert not task.done()
@@ -236,14 +236,14 @@ if sys.version_info >= (3, 12):
 
 def test_create_task_in_a_context_copies_that_context(run: Run) -> None:
     """What runs `loop.create_task` in a context gives the task a copy of that, without any `context=`."""
-    var = contextvars.ContextVar("var", default=0)
+    var = ContextVar("var", default=0)
 
     async def change() -> int:
         var.set(var.get() + 1)
         return var.get()
 
     async def main() -> None:
-        context = contextvars.copy_context()
+        context = copy_context()
         context.run(var.set, 5)
         assert await context.run(asyncio.get_running_loop().create_task, change()) == 6
         assert context[var] == 5
@@ -257,9 +257,9 @@ def test_create_task_in_a_context_copies_that_context(run: Run) -> None:
 
 def test_a_bound_get_reads_the_context_in_which_it_is_called() -> None:
     """`ContextVar.get`, bound once, gives the value of the context that runs, in each thread its own."""
-    var = contextvars.ContextVar("var", default="default")
+    var = ContextVar("var", default="default")
     get = var.get
-    context = contextvars.Context()
+    context = Context()
     context.run(var.set, "in context")
     assert (get(), context.run(get), get()) == ("default", "in context", "default")
     var.set("here")
@@ -272,9 +272,9 @@ def test_a_bound_get_reads_the_context_in_which_it_is_called() -> None:
 
 def test_a_context_may_hold_what_holds_it() -> None:
     """A context and an object in it that refers to it are a cycle, which only the cycle collector frees."""
-    var = contextvars.ContextVar[Node]("var")
+    var = ContextVar[Node]("var")
     node = Node()
-    context = contextvars.Context()
+    context = Context()
     context.run(var.set, node)
     node.other = context
     freed = weakref.ref(node)
@@ -1405,8 +1405,8 @@ def test_a_task_group_cancels_the_task_that_entered_it(run: Run) -> None:
 
 def test_a_context_variable_insists_on_its_context() -> None:
     """`ContextVar.reset` raises ValueError in another context than that in which its token was made."""
-    var = contextvars.ContextVar[int]("var")
-    token = contextvars.copy_context().run(var.set, 3)
+    var = ContextVar[int]("var")
+    token = copy_context().run(var.set, 3)
     with pytest.raises(ValueError, match="was created in a different Context"):
         var.reset(token)
 
@@ -1501,6 +1501,64 @@ def test_an_exception_that_was_asked_for_is_not_reported(run: Run) -> None:
             assert told == ([] if is_asked else ["Task exception was never retrieved"])
 
     run(main())
+
+
+# _waiters.wake_at_once: a task's step within another's.
+
+
+def test_a_future_knows_by_what_it_wakes_the_task_that_waits_for_it(run: Run) -> None:
+    """It has that one callback, with the task's context; taken from it and called, it is the task's next step."""
+    var: ContextVar[str] = ContextVar("var")
+    seen: list[object] = []
+
+    async def wait(future: asyncio.Future[str]) -> None:
+        var.set("of the task")
+        seen.append(await future)
+        seen.append(asyncio.current_task())
+        seen.append(var.get())
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        var.set("of main")
+        future: asyncio.Future[str] = loop.create_future()
+        task = asyncio.create_task(wait(future))
+        await asyncio.sleep(0)
+        callbacks: list[tuple[Callable[[object], None], Context]] = vars(type(future))["_callbacks"].__get__(future)
+        [(wake, context)] = callbacks
+        assert future.remove_done_callback(wake) == 1
+        future.set_result("result")
+        own = asyncio.current_task()
+        assert own is not None
+        with pytest.raises(RuntimeError, match="while another task"):
+            context.run(wake, future)  # which has not begun the step
+        assert seen == []
+        _leave_task(loop, own)
+        context.run(wake, future)
+        _enter_task(loop, own)
+        assert seen == ["result", task, "of the task"]
+        assert task.done()
+        assert asyncio.current_task() is own
+        assert var.get() == "of main"
+        await task
+
+    run(main())
+
+
+def test_a_step_sees_what_its_caller_handles() -> None:
+    """A coroutine that is stepped in an ``except`` clause sees the error handled there, and has it as context of its own."""
+
+    async def fail() -> None:
+        seen.append(sys.exception())
+        raise LookupError
+
+    seen: list[object] = []
+    try:
+        raise ZeroDivisionError
+    except ZeroDivisionError as error:
+        with pytest.raises(LookupError) as caught:
+            fail().send(None)
+        assert seen == [error]
+        assert caught.value.__context__ is error
 
 
 # _shared_coroutine.

@@ -941,6 +941,48 @@ def test_a_loop_without_memory_at_any_step(
     assert outcomes["caller"] >= (prepare is not deep_atexit)
 
 
+@pytest.mark.parametrize("end", list(ENDS))
+def test_an_enter_that_cannot_begin_keeps_the_tasks_that_its_making_has_started(end: str) -> None:
+    """They are cancelled and awaited at the end of the loop, though nothing was ever entered."""
+    outcomes: list[str] = []
+
+    async def main(loop: ShortOfMemory, steps: int, log: list[str]) -> None:
+        async def work() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(0)
+                log.append("task ended")
+
+        @sticky_singleton_acm
+        def make() -> Sound:
+            tasks.append(asyncio.create_task(work()))
+            return Sound(plan, "made")
+
+        tasks: list[asyncio.Task[None]] = []
+        sticky = make()
+        await asyncio.sleep(0)
+        loop.left = steps
+        try:
+            raise LookupError
+        except LookupError:  # where no enter begins in the caller's own step
+            try:
+                async with sticky:
+                    outcomes.append("worked")
+            except MemoryError:
+                outcomes.append("failed")
+        loop.left = sys.maxsize
+        assert log == []
+
+    for steps in range(10):
+        plan, log = Plan("none", MemoryError()), list[str]()
+        loop = ShortOfMemory()
+        ENDS[end](loop, main(loop, steps, log))
+        assert log == ["task ended"], steps
+        assert plan.entered == plan.exited
+    assert {*outcomes} == {"failed", "worked"}
+
+
 # Processes.
 
 

@@ -1055,6 +1055,136 @@ def test_one_task_and_one_context(run: Run) -> None:
     assert entered_in is not callers
 
 
+class OpaqueFuture(asyncio.Future[Any]):
+    """Does not tell who waits for it."""
+
+    _callbacks: Any = None
+
+
+class LoopOfOpaqueFutures(asyncio.SelectorEventLoop):
+    def create_future(self) -> asyncio.Future[Any]:
+        return OpaqueFuture(loop=self)
+
+
+def test_a_loop_whose_futures_do_not_tell_who_waits() -> None:
+    """Exits that await nothing are run there too, each in a turn of the loop."""
+    log: list[str] = []
+
+    class Quick:
+        async def __aenter__(self) -> None:
+            self.task = asyncio.current_task()
+
+        async def __aexit__(self, *_exc: object) -> None:
+            log.append(f"exit {self.task is asyncio.current_task()}")
+
+    async def main() -> None:
+        for _ in range(3):
+            await enter(Quick())
+
+    with asyncio.Runner(loop_factory=LoopOfOpaqueFutures) as runner:
+        runner.run(main())
+    assert log == ["exit True"] * 3
+
+
+def test_each_exit_has_its_own_task_whether_it_awaits_or_not(run: Run) -> None:
+    """Exits that await nothing, and those that do, have their own task, context, and time limits, in their order."""
+    var: ContextVar[str] = ContextVar("var")
+    log: list[str] = []
+
+    class Own:
+        def __init__(self, name: str, turns: int) -> None:
+            self.name, self.turns = name, turns
+
+        async def __aenter__(self) -> None:
+            self.task = asyncio.current_task()
+            self.token = var.set(self.name)
+            self.timeout = asyncio.timeout(60)
+            await self.timeout.__aenter__()
+
+        async def __aexit__(self, *_exc: object) -> None:
+            await self.timeout.__aexit__(None, None, None)
+            for _ in range(self.turns):
+                await asyncio.sleep(0)
+            async with asyncio.TaskGroup() as group:
+                assert asyncio.current_task() is self.task
+                if self.turns:
+                    group.create_task(asyncio.sleep(0))
+            assert var.get() == self.name
+            var.reset(self.token)
+            log.append(self.name)
+
+    async def main() -> None:
+        var.set("main")
+        for number, turns in enumerate([0, 0, 2, 0, 1, 0, 0, 3, 0]):
+            await enter(Own(str(number), turns))
+        atexit.register(lambda: log.append(f"callback {asyncio.current_task() is not None} {var.get()}"))
+
+    run(main())
+    assert log == ["callback True main", *"876543210"]
+
+
+def test_no_code_of_a_resource_sees_an_error_that_others_handle(run: Run) -> None:
+    """Neither an enter that is asked for where an error is handled, nor an exit that follows one that has failed."""
+    seen: list[BaseException | None] = []
+    told: list[BaseException] = []
+
+    class Failing:
+        async def __aenter__(self) -> None:
+            seen.append(sys.exception())
+
+        async def __aexit__(self, *_exc: object) -> None:
+            seen.append(sys.exception())
+            raise LookupError
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _loop, context: told.append(context["exception"]))
+        for _ in range(3):
+            try:
+                raise ZeroDivisionError
+            except ZeroDivisionError:
+                await enter(Failing())
+
+    run(main())
+    assert seen == [None] * 6
+    assert [type(error) for error in told] == [LookupError] * 3
+    assert [error.__context__ for error in told] == [None] * 3
+
+
+def test_no_exit_sees_the_error_of_an_enter_that_it_had_to_wait_for(run: Run) -> None:
+    """What an enter in progress has acquired is exited as soon as that has failed, and on its own."""
+    seen: list[object] = []
+
+    class Used:
+        async def __aenter__(self) -> None:
+            pass
+
+        async def __aexit__(self, *_exc: object) -> None:
+            seen.append(sys.exception())
+
+    class Slow:
+        async def __aenter__(self) -> None:
+            await enter(Used())
+            entering.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                seen.append("failed")
+
+        async def __aexit__(self, *_exc: object) -> None:
+            raise AssertionError
+
+    entering = asyncio.Event()
+
+    async def main() -> None:
+        keep(asyncio.create_task(enter(Slow())))
+        await entering.wait()
+
+    run(main())
+    assert seen == ["failed", None]
+
+
 def test_context_is_that_of_the_first_caller(run: Run) -> None:
     """A shared resource has a copy of its first caller's context, in its making, enter, exit and tasks."""
     var: ContextVar[str] = ContextVar("var", default="default")
@@ -1525,6 +1655,19 @@ def test_exiting_n_takes_n_turns_of_the_loop(shape: Callable[[int], Coroutine[An
         return loop.callbacks - before
 
     assert callbacks(2000) <= 10 * callbacks(200)
+
+
+def test_exits_that_await_nothing_take_no_turns_of_the_loop() -> None:
+    """At the end of a loop nobody else waits for a turn: such exits follow each other within one."""
+
+    def callbacks(number: int) -> int:
+        loop = CountingLoop()
+        loop.run_until_complete(enter_many(number))
+        before = loop.callbacks
+        loop.close()
+        return loop.callbacks - before
+
+    assert callbacks(2000) == callbacks(2)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

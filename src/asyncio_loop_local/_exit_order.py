@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import sys
 from math import inf
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,19 @@ if TYPE_CHECKING:
 class ExitOrder:
     """What is open on one loop, and what is on its way in or out; lives as long as the loop's state."""
 
-    __slots__ = ("_blocked", "_freed", "_freed_newest_first", "_newest", "_stack", "_sweepers", "busy", "loop", "turn")
+    __slots__ = (
+        "_at_once",
+        "_blocked",
+        "_freed",
+        "_freed_newest_first",
+        "_goes_on",
+        "_newest",
+        "_stack",
+        "_sweepers",
+        "busy",
+        "loop",
+        "turn",
+    )
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
@@ -33,6 +46,8 @@ class ExitOrder:
         self._freed: dict[int, Scope] = {}
         self._freed_newest_first: list[int] = []
         self._sweepers: Waiters[Failure | None] = Waiters()  # those who wait for everything to end
+        self._at_once = False  # no other code waits for a turn of the loop
+        self._goes_on = False  # in a frame further up
 
     def __bool__(self) -> bool:
         return bool(self._stack or self.busy or self._blocked or self.turn or self._freed)
@@ -85,36 +100,50 @@ class ExitOrder:
         """Those for whom it ends, since they wait for everything to end."""
         return self._sweepers if self.turn is scope else _NOBODY
 
-    async def end_all(self, on_failure: OnFailure) -> BaseException | None:
+    async def end_all(self, on_failure: OnFailure, *, at_once: bool) -> BaseException | None:
         """Ends one after the other, also what is opened meanwhile; of two at a time, both wait for the same exits.
 
         Cancelled, it stops between two exits: the one in progress goes on by itself, the others wait for the next end.
 
+        ``at_once``: in this turn of the loop, as far as the exits await nothing; there should be nobody else to have a turn.
+
         :returns: the `KeyboardInterrupt` or `SystemExit` that an exit raised, if one did, after all others have run.
         """
         fatal: BaseException | None = None
-        while self:
-            failure = await self._sweepers.wait(self.loop, self._go_on)
-            if failure is None:
-                continue  # everything has ended; something may have been opened before this woke
-            if isinstance(failure.error, (KeyboardInterrupt, SystemExit)) and fatal is None:
-                fatal = failure.take()
-            else:
-                on_failure(failure)
+        self._at_once = at_once
+        try:
+            while self:
+                failure = await self._sweepers.wait(self.loop, self._go_on)
+                if failure is None:
+                    continue  # everything has ended; something may have been opened before this woke
+                if isinstance(failure.error, (KeyboardInterrupt, SystemExit)) and fatal is None:
+                    fatal = failure.take()
+                else:
+                    on_failure(failure)
+                del failure  # the traceback of its error may lead to this frame
+        finally:
+            self._at_once = False
         return fatal
 
     def _go_on(self) -> None:
         """Lets the next one end, where everything is to end; each that has ended calls this, and so does who begins."""
-        if self.turn is None and self._sweepers.is_anyone_left():
-            scope = self.turn = self._take()
-            if scope is None:
-                if not self.busy:
-                    self._sweepers.tell(None)
-                return
-            try:
-                scope.begin_exit()
-            except MemoryError as error:  # all others are ended all the same
-                scope.end(error, None)
+        if self._goes_on:
+            return
+        self._goes_on = True
+        at_once = self._at_once and sys.exception() is None  # which an exit's code would see
+        try:
+            while self.turn is None and self._sweepers.is_anyone_left():
+                scope = self.turn = self._take()
+                if scope is None:
+                    if not self.busy:
+                        self._sweepers.tell(None)
+                    return
+                try:
+                    scope.begin_exit(at_once=at_once)
+                except MemoryError as error:  # all others are ended all the same
+                    scope.end(error, None)
+        finally:
+            self._goes_on = False
 
     def interrupt(self) -> None:
         """Cancels what ends now, or else all that is waited for before the next may; asked twice, waits for it no longer."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import threading
-from contextlib import contextmanager
+from contextlib import suppress
 from importlib import import_module
 from signal import SIGINT, default_int_handler
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from types import FrameType
 
 
@@ -18,36 +17,38 @@ if TYPE_CHECKING:
 _signal: Any = import_module("_signal")
 
 
-@contextmanager
-def interrupts_call(loop: AbstractEventLoop, interrupt: Callable[[], None]) -> Generator[None]:
+class CallOnInterrupt:
     """Lets Ctrl-C call ``interrupt`` on the running loop, where it would raise KeyboardInterrupt in whatever code runs.
 
     KeyboardInterrupt is raised when the block is left; before that only by a second Ctrl-C that comes before the first has
     been served, which is when the loop is stuck in code that does not await. It changes nothing outside the main thread,
     or where the user has a handler for the signal.
     """
-    if threading.current_thread() is not threading.main_thread() or _signal.getsignal(SIGINT) is not default_int_handler:
-        yield
-        return
-    came = waits = False
 
-    def serve() -> None:
-        nonlocal waits
-        waits = False
-        interrupt()
+    __slots__ = ("_came", "_interrupt", "_loop", "_waits")
 
-    def handle(signal_number: int, frame: FrameType | None) -> None:
-        nonlocal came, waits
-        if waits:
-            default_int_handler(signal_number, frame)
-        came = waits = True
-        loop.call_soon_threadsafe(serve)
+    def __init__(self, loop: AbstractEventLoop, interrupt: Callable[[], None]) -> None:
+        self._loop = loop
+        self._interrupt = interrupt
+        self._came = self._waits = False
 
-    _signal.signal(SIGINT, handle)
-    try:
-        yield
-    finally:
-        if _signal.getsignal(SIGINT) is handle:
+    def __enter__(self) -> None:
+        if _signal.getsignal(SIGINT) is default_int_handler:
+            with suppress(ValueError):  # not in the main thread
+                _signal.signal(SIGINT, self._handle)
+
+    def __exit__(self, _exc_type: object, error: BaseException | None, _traceback: object) -> None:
+        if _signal.getsignal(SIGINT) == self._handle:
             _signal.signal(SIGINT, default_int_handler)
-    if came:
-        raise KeyboardInterrupt
+        if self._came and error is None:
+            raise KeyboardInterrupt
+
+    def _handle(self, signal_number: int, frame: FrameType | None) -> None:
+        if self._waits:
+            default_int_handler(signal_number, frame)
+        self._came = self._waits = True
+        self._loop.call_soon_threadsafe(self._serve)
+
+    def _serve(self) -> None:
+        self._waits = False
+        self._interrupt()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from . import _process
 from ._cycles import running_asker
 from ._exit_order import ExitOrder
-from ._interrupt import interrupts_call
+from ._interrupt import CallOnInterrupt
 from ._scope import hide, is_unseen, scope_on
 
 if TYPE_CHECKING:
@@ -93,20 +93,17 @@ class LoopState:
         self._shutdown_asyncgens = loop.shutdown_asyncgens
         self._get_task_factory = loop.get_task_factory
         self._create_task: Callable[..., asyncio.Task[Any]] = loop.create_task
-        done: list[str] = []
+        # Not by the loop's __dict__: from when that is asked for, CPython finds all that loop's attributes in a slower way.
         try:
-            own: dict[str, Any] = vars(loop)
-            self._replaced = {door: own[door] for door in _DOORS if door in own}
-            for name, value in zip((*_DOORS, _ATTRIBUTE), (*self._doors(), self), strict=True):
-                done.append(name)
-                setattr(loop, name, value)
+            for door in _DOORS:
+                of_class, there = getattr(type(loop), door, None), getattr(loop, door)
+                if of_class is not None and of_class.__get__(loop) != there:
+                    self._replaced[door] = there
+                setattr(loop, door, getattr(self, door))
+            setattr(loop, _ATTRIBUTE, self)
             _process.attached(self)
         except BaseException as error:
-            for name in done:
-                if name in self._replaced:
-                    setattr(loop, name, self._replaced[name])
-                elif name in vars(loop):
-                    delattr(loop, name)
+            self._leave_loop()
             if not isinstance(error, (AttributeError, TypeError)):
                 raise
             kind = type(loop)
@@ -115,20 +112,19 @@ class LoopState:
                 f"set on its instances: use a loop class, or a subclass of this one, whose instances take attributes"
             ) from error
 
-    def _doors(self) -> tuple[Callable[..., Any], ...]:
-        """What is set on the loop, in the order of their names."""
-        return self.close, self.shutdown_asyncgens, self.create_task, self.get_task_factory
+    def _leave_loop(self) -> None:
+        loop = self.loop
+        for door in _DOORS:
+            if getattr(getattr(loop, door), "__self__", None) is self:  # else somebody has wrapped it, and goes on calling it
+                if door in self._replaced:
+                    setattr(loop, door, self._replaced[door])
+                else:
+                    delattr(loop, door)
+        if getattr(loop, _ATTRIBUTE, None) is self:
+            delattr(loop, _ATTRIBUTE)
 
     def _detach(self) -> None:
-        own: dict[str, Any] = vars(self.loop)
-        for door, own_door in zip(_DOORS, self._doors(), strict=True):
-            if own.get(door) == own_door:  # else somebody has wrapped it, and goes on calling it
-                if door in self._replaced:
-                    own[door] = self._replaced[door]
-                else:
-                    del own[door]
-        if own.get(_ATTRIBUTE) is self:
-            del own[_ATTRIBUTE]
+        self._leave_loop()
         _process.detached(self)
         self._forget_all()
 
@@ -167,8 +163,8 @@ class LoopState:
         if self.exits:
             self._at_end = True
             try:
-                with interrupts_call(self.loop, self._interrupt):
-                    await self.end(_report)
+                with CallOnInterrupt(self.loop, self._interrupt):
+                    await self.end(_report, at_once=True)
             except (KeyboardInterrupt, SystemExit):
                 self.exits.interrupt()
                 raise
@@ -196,9 +192,9 @@ class LoopState:
             self.storage = LoopLocalStorage()  # an error on its way out may hold this frame, but not what users have stored
             self._close()
 
-    async def end(self, on_failure: OnFailure) -> None:
+    async def end(self, on_failure: OnFailure, *, at_once: bool = False) -> None:
         """Ends everything, newest first, and forgets all that was made; the loop can be used afterwards."""
-        fatal = await self.exits.end_all(on_failure)
+        fatal = await self.exits.end_all(on_failure, at_once=at_once)
         self._forget_all()
         if fatal is not None:
             try:
@@ -220,7 +216,7 @@ class LoopState:
         """
         interruption: BaseException | None = None
         ending: asyncio.Task[None] | None = None
-        with _no_other_loop(), interrupts_call(self.loop, self._interrupt):
+        with _no_other_loop(), CallOnInterrupt(self.loop, self._interrupt):
             while self.exits:
                 if ending is None or ending.done():
                     ending = asyncio.Task(self._end_after_tasks(), loop=self.loop, name="asyncio_loop_local")
@@ -256,7 +252,7 @@ class LoopState:
             self._patience = None
             if patience.cancelled():
                 break
-        await self.end(_report)
+        await self.end(_report, at_once=True)
 
     def interpreter_exits(self) -> None:
         """Ends what the loop still holds, and says what it was; from here on the loop is as it was before."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 import inspect
 import logging
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
 from ._cycles import ask_for, running_asker
 from ._names import name_of
 from ._scope import Scope, require_stack, scope_on
-from ._waiters import Failure, Waiters
+from ._waiters import Failure, Waiters, wake_at_once
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -124,13 +125,17 @@ class Resource(Scope, Generic[T]):
         finally:
             del entered  # the traceback of its error holds this frame
 
-    def begin_exit(self) -> None:
+    def begin_exit(self, *, at_once: bool = False) -> None:
         """Lets its task go on to the exit."""
         if self._leave is None:
-            super().begin_exit()
+            super().begin_exit(at_once=at_once)
         elif self.phase == "open":
             self._close()
-            if not self._leave.done():  # else its task has been cancelled, and goes on by itself
+            if self._leave.done():
+                return  # its task has been cancelled, and goes on by itself
+            if at_once:
+                wake_at_once(self._leave, self.exits.loop)
+            else:
                 self._leave.set_result(None)
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
@@ -164,8 +169,9 @@ class Resource(Scope, Generic[T]):
             self.exits.remove(self)  # it had its place for the tasks that its making started
             self.serial = 0
         self.phase = "entering"
-        # Not in the stack of another one that is being entered: how long a chain of them is has no limit.
-        at_once = running_asker() is None
+        # Not in the stack of another one that is being entered, since how long a chain of them is has no limit; nor where an
+        # error is being handled, which its code would see.
+        at_once = running_asker() is None and sys.exception() is None
         try:
             self.run_task(self._live(cast("ACM[T]", self.acm)), at_once=at_once)
         except BaseException:

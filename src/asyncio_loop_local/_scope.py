@@ -162,12 +162,21 @@ class Scope(Asker):
         failure = await self._enders.wait(self.exits.loop, begin)
         return None if failure is None else failure.take()
 
-    def begin_exit(self) -> None:
-        """Starts its end, if it has not begun; ``exit`` and the end of the loop wait for it."""
-        if self.phase in ("made", "open"):
-            self.run_task(self.finish(None))
-            self.exits.remove(self)
+    def begin_exit(self, *, at_once: bool = False) -> None:
+        """Starts its end, if it has not begun; ``exit`` and the end of the loop wait for it.
+
+        ``at_once``: up to where it waits for something, before this returns, where it can be had.
+        """
+        phase = self.phase
+        if phase in ("made", "open"):
             self.phase = "exiting"
+            try:
+                self.run_task(self.finish(None), at_once=at_once)
+            except BaseException:
+                if not self._has_ended():
+                    self.phase = phase
+                raise
+            self.exits.remove(self)
             self.forget()
 
     async def finish(self, cause: BaseException | None) -> None:

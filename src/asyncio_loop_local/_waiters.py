@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Future
+from asyncio import CancelledError, Future, current_task
+from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented for task implementers
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -91,3 +92,22 @@ class Waiters(dict[Future[T], None]):
                     )
         self.clear()
         return told
+
+
+def wake_at_once(future: Future[None], loop: AbstractEventLoop) -> None:
+    """Sets the result, and has the task that waits for it take its next step before this returns, if it can be found."""
+    waiting: list[tuple[Any, Any]] | None = getattr(future, "_callbacks", None)
+    if not waiting or len(waiting) > 1:
+        future.set_result(None)
+        return
+    [(wake, context)] = waiting
+    future.remove_done_callback(wake)
+    future.set_result(None)
+    task = current_task(loop)
+    if task is not None:
+        _leave_task(loop, task)
+    try:
+        context.run(wake, future)
+    finally:
+        if task is not None:
+            _enter_task(loop, task)
