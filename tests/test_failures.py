@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ from typing import Any
 import pytest
 
 import asyncio_loop_local
-from asyncio_loop_local import aclose, atexit, enter, enter_once, sticky_acm, sticky_singleton_acm
+from asyncio_loop_local import aclose, atexit, enter, enter_once, singleton, sticky_acm, sticky_singleton_acm
 from conftest import Run
 
 
@@ -872,6 +873,72 @@ def test_aclose_from_inside_of_what_it_would_end_is_refused(run: Run, moment: st
 
 
 # The factory returns what is no ACM: see test_bad_input.py. A process forks, and a loop's class takes nothing: test_process.py.
+
+
+def test_aclose_by_a_run_for_which_an_enter_waits_is_refused(run: Run) -> None:
+    """A shared coroutine's run that would wait for the end of what waits for itself gets an error, and nothing hangs."""
+    log: list[str] = []
+
+    async def main() -> None:
+        entering = asyncio.Event()
+
+        @singleton
+        async def closing() -> str:
+            await entering.wait()
+            try:
+                await aclose()
+            except RuntimeError as error:
+                return str(error)
+            raise AssertionError
+
+        class Waits:
+            async def __aenter__(self) -> str:
+                entering.set()
+                return await closing()
+
+            async def __aexit__(self, *_exc: object) -> None:
+                log.append("exit")
+
+        task = asyncio.create_task(closing())
+        await asyncio.sleep(0)
+        told = await enter(Waits())
+        assert "this would wait for ever" in told
+        assert re.search(r"closing\(\) -> aclose\(\) -> .*Waits -> .*closing\(\)\.", told), told
+        assert await task == told
+        assert log == []
+        await aclose()  # by code for which nothing waits
+
+    run(main())
+    assert log == ["exit"]
+
+
+def test_an_exit_that_waits_for_the_run_that_ends_it_is_refused(run: Run) -> None:
+    """The exit gets the error, where it asks; the run's aclose() goes on, and raises what the exit lets out."""
+    log: list[str] = []
+
+    async def main() -> None:
+        @singleton
+        async def closing() -> None:
+            await asyncio.sleep(0)
+            await aclose()
+
+        class Waits:
+            async def __aenter__(self) -> None:
+                log.append("enter")
+
+            async def __aexit__(self, *_exc: object) -> None:
+                log.append("exit")
+                await closing()
+
+        await enter(Waits())
+        with pytest.raises(ExceptionGroup) as caught:
+            await closing()
+        [error] = caught.value.exceptions
+        assert re.search(r"Waits -> .*closing\(\) -> aclose\(\) -> .*Waits\.", str(error)), error
+        await aclose()
+
+    run(main())
+    assert log == ["enter", "exit"]
 
 
 def test_a_loop_can_be_used_after_aclose(run: Run) -> None:

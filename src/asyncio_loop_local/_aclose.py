@@ -5,10 +5,15 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from ._cycles import Asker, ask_for
 from ._loop_state import attached_state
 from ._scope import refuse_inside, require_stack
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Iterable
+
+    from ._exit_order import ExitOrder
     from ._waiters import Failure
 
 
@@ -20,8 +25,8 @@ async def aclose() -> None:
     If it is cancelled, the exit in progress goes on by itself, and what had not begun ends with the loop.
 
     :raises ExceptionGroup: after the last exit, with all the errors that exits have raised, each with a note of whose it is.
-    :raises RuntimeError: if no event loop is running, or if it is called by what it would have to end: from inside a
-        resource, a task of it, or a callback.
+    :raises RuntimeError: if no event loop is running; if it is called by what it would have to end, from inside a resource, a
+        task of it, or a callback; or by a shared coroutine for which one of those waits.
     """
     state = attached_state()
     if state is None:
@@ -29,6 +34,8 @@ async def aclose() -> None:
     refuse_inside(state.exits, "aclose()", "end it")
     require_stack()
     failures: list[Failure] = []
+    everything = _Everything(state.exits)
+    askers = ask_for(everything)
     try:
         await state.end(failures.append)
         state.storage.clear()
@@ -36,11 +43,44 @@ async def aclose() -> None:
         while failures:
             failures.pop(0).missed()
         raise
+    finally:
+        for asker in askers:
+            asker.awaiting.remove(everything)
     if failures:
         try:
             raise BaseExceptionGroup("errors at the exits of what the loop held", [_noted(each) for each in failures])
         finally:
             failures.clear()  # the tracebacks of their errors hold this frame
+
+
+class _Everything(Asker):
+    """What is waited for until all has ended that a loop holds."""
+
+    __slots__ = ("_exits",)
+
+    def __init__(self, exits: ExitOrder) -> None:
+        super().__init__()
+        self._exits = exits
+
+    @property
+    def name(self) -> str:
+        return "aclose()"
+
+    @property
+    def loop(self) -> AbstractEventLoop:
+        return self._exits.loop
+
+    @property
+    def scope(self) -> None:
+        return None
+
+    @property
+    def is_pending(self) -> bool:
+        return True
+
+    @property
+    def waits_for(self) -> Iterable[Asker]:
+        return self._exits
 
 
 def _noted(failure: Failure) -> BaseException:

@@ -46,6 +46,11 @@ class Asker:
         """Whether others may be waiting for it."""
         raise NotImplementedError
 
+    @property
+    def waits_for(self) -> Iterable[Asker]:
+        """What must be over before it can go on."""
+        return self.awaiting
+
 
 def ask_for(target: Asker) -> Iterable[Asker]:
     """Notes that the code that runs is about to wait for ``target``.
@@ -70,7 +75,7 @@ def ask_for(target: Asker) -> Iterable[Asker]:
 
 
 def _awaited_by(asker: Asker) -> Iterable[Asker]:
-    return asker.awaiting
+    return asker.waits_for
 
 
 def find_path(start: N, goal: N, steps_from: Callable[[N], Iterable[N]]) -> list[N] | None:
