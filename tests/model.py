@@ -236,6 +236,7 @@ class Owner:
     name: str
     uses: dict[Slot, bool] = field(default_factory=dict["Slot", bool])  # what it has asked for, and whether it has got it
     tasks: list[asyncio.Task[None]] = field(default_factory=list[asyncio.Task[None]])
+    runs: int = 0  # of coroutine singletons, which its code has begun and which go on
     waits: list[Using | Slot | Run] = field(default_factory=list["Using | Slot | Run"])
     over: bool = False  # its exit has returned, or its enter has failed
     begun: bool = False
@@ -249,7 +250,7 @@ class Owner:
 
     def is_alive(self) -> bool:
         """Whether its exit, or a task that it has started, is still to end."""
-        return self.begun and (not self.over or any(not task.done() for task in self.tasks))
+        return self.begun and (not self.over or self.runs > 0 or any(not task.done() for task in self.tasks))
 
     def was_alive(self, turn: int) -> bool:
         """Whether it is alive, or was until some turns ago: the library may not know yet that it has ended."""
@@ -509,7 +510,8 @@ class Monitor:
         owner, message = _owner.get(), str(error)
         if "would wait for ever" in message:
             is_known = target is not None or not self.is_ending()  # else it may be of one that is on its way out
-            leads = target is not None and any(_leads_to(target, asker) for asker in _askers())
+            # A run that calls aclose() waits for everything; a hang would show if too few were refused.
+            leads = "aclose()" in message or (target is not None and any(_leads_to(target, asker) for asker in _askers()))
             if not _askers() or (is_known and not leads):
                 self.broken(f"{self.who()} was refused, though it would not have waited for itself: {error}")
             if owner is not None and isinstance(target, Using) and not owner.uses.get(target.slot):
@@ -868,7 +870,15 @@ class Program:
     async def run(self, which: int) -> object:
         _asker.set(self.monitor.runs[which])
         self.monitor.note(f"run{which} begins")
-        await self.do(self.history.runs[which], [], f"run{which}", self._attempt(("run", which)))
+        owner = _owner.get()
+        if owner is not None:
+            owner.runs += 1
+        try:
+            await self.do(self.history.runs[which], [], f"run{which}", self._attempt(("run", which)))
+        finally:
+            if owner is not None:
+                owner.runs -= 1
+                owner.last_turn = self.monitor.turn()
         self.monitor.note(f"run{which} ends")
         return object()
 
@@ -907,12 +917,13 @@ class Program:
                 case Use(door, which):
                     await self._use(door, which % len(self.history.resources), held)
                 case Await(which, kept):
+                    if self.monitor.main_done and _owner.get() is None and self.history.end != "close":
+                        return  # as what is spawned then, below
                     await self._await(which % len(self.history.runs), kept)
                 case Release(what, which):
                     await self._release(what, which)
                 case Aclose():
-                    if not isinstance(_asker.get(), Run):  # for which something that it would end may be waiting
-                        await self.aclose()
+                    await self.aclose()
                 case Together(parts):
                     self.has_cancelled = True  # a task that is cancelled while it knows a task group is a circle
                     async with asyncio.TaskGroup() as group:
@@ -941,7 +952,9 @@ class Program:
                 self.start(ops)
             case Call(which):
                 value = call(which)
-                if monitor.values.setdefault(which, value) is not value:
+                if (
+                    monitor.values.setdefault(which, value) is not value and not monitor.tasks_are_left
+                ):  # else it may be forgotten
                     monitor.broken(f"singleton {which} was made again")
             case Store(which):
                 if storage().get(which) is not monitor.stored.get(which):
@@ -1067,7 +1080,7 @@ class Program:
         except Exception as error:
             monitor.delivered(error, monitor.to_waiters)
         else:
-            if not kept and values.setdefault("value", value) is not value:
+            if not kept and values.setdefault("value", value) is not value and not monitor.tasks_are_left:  # as with other values
                 monitor.broken(f"{monitor.who()} got another result of run{which} than others")
         finally:
             for asker in _askers():
@@ -1267,11 +1280,12 @@ def _stepped(coroutine: Coroutine[Any, Any, T], accepted: Callable[[bool, object
 # ---------------------------------------------------------------- the run
 
 
-def _cancel_all(loop: asyncio.AbstractEventLoop) -> None:
+def _cancel_all(program: Program, loop: asyncio.AbstractEventLoop) -> None:
     """Cancels the tasks of a loop and waits for them, as `asyncio.run` does."""
     tasks = asyncio.all_tasks(loop)
     if not tasks:
         return
+    program.has_cancelled = True  # the loop's own frames are in the tracebacks of what that raises
     for task in tasks:
         task.cancel()
     loop.run_until_complete(asyncio.wait(tasks))
@@ -1292,14 +1306,14 @@ def _run_to_end(program: Program, loop: DeterministicLoop) -> None:
         loop.run_until_complete(loop.shutdown_asyncgens())
         program.monitor.values.clear()
         program.monitor.run_values.clear()
-        _cancel_all(loop)
+        _cancel_all(program, loop)
     if end in ("run", "twice"):
-        _cancel_all(loop)
+        _cancel_all(program, loop)
         for _ in range(1 + (end == "twice")):
             loop.run_until_complete(loop.shutdown_asyncgens())
         loop.run_until_complete(loop.shutdown_default_executor())
     if end == "close" and not vars(loop)["_asyncio_loop_local"].exits:
-        _cancel_all(loop)  # closing a loop of which the library holds nothing cancels no task
+        _cancel_all(program, loop)  # closing a loop of which the library holds nothing cancels no task
     for _ in range(1 + (end == "twice")):
         loop.close()
 
