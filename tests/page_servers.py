@@ -11,6 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import servers
+import servers_postgres
 from servers_nats import NatsServer
 from servers_redis import RedisServer
 
@@ -25,7 +26,7 @@ def http_server() -> Generator[str]:
 @contextmanager
 def postgres() -> Generator[str]:
     """``USER@/DATABASE?host=DIRECTORY``: what stands after ``postgresql://`` or ``postgresql+asyncpg://``."""
-    with servers.postgres() as server:
+    with servers_postgres.postgres() as server:
         yield f"postgres@/postgres?host={server.host}"
 
 

@@ -68,7 +68,7 @@ def notes_of(directory: Path) -> dict[int, list[str]]:
     return notes
 
 
-class ServerProcess:
+class FrameworkServer:
     """A server that runs now, with ``url``, or did, with ``complaints``."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, stderr: Path) -> None:
@@ -92,7 +92,7 @@ class ServerProcess:
 
 
 @contextmanager
-def server_process(directory: Path, *args: str, **environment: str) -> Generator[ServerProcess]:
+def server_process(directory: Path, *args: str, **environment: str) -> Generator[FrameworkServer]:
     """Starts a Python program; ``{fd}`` in its arguments is a socket that listens already, where requests wait for it."""
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
@@ -110,7 +110,7 @@ def server_process(directory: Path, *args: str, **environment: str) -> Generator
                 text=True,
             )
         try:
-            yield ServerProcess(process, f"http://127.0.0.1:{bound.getsockname()[1]}", directory / "stderr")
+            yield FrameworkServer(process, f"http://127.0.0.1:{bound.getsockname()[1]}", directory / "stderr")
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

@@ -12,8 +12,7 @@ from typing import Any, cast
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from servers import LONGEST_WAIT
-from servers_redis import ServerProcess, wait_until
+from servers import LONGEST_WAIT, ServerProcess, wait_until
 
 
 class MqttBroker(ServerProcess):

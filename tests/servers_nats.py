@@ -18,8 +18,7 @@ import nats
 import nats.errors
 from nats.js.api import StorageType
 
-from servers import LONGEST_WAIT, CannotRun
-from servers_redis import ServerProcess, free_port, wait_until
+from servers import LONGEST_WAIT, CannotRun, ServerProcess, free_port, wait_until
 
 if TYPE_CHECKING:
     from nats.aio.client import Client

@@ -51,7 +51,7 @@ import asyncio_loop_local
 import mypy_runs
 from page_process import Outcome, Step
 from page_servers import SERVERS
-from servers_redis import running
+from servers import running
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

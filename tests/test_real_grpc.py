@@ -28,7 +28,7 @@ import grpc
 import pytest
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT, ServerProcess
+from servers import LONGEST_WAIT, SuiteServer, running
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -38,7 +38,7 @@ Channel: TypeAlias = grpc.aio.Channel
 _channel = asyncio_loop_local.sticky_singleton_acm(grpc.aio.insecure_channel)
 
 
-class Server(ServerProcess):
+class Server(SuiteServer):
     """The server, and the channel through which the test uses it."""
 
     def channel(self, **options: int) -> asyncio_loop_local.StickyACM[Channel]:
@@ -130,18 +130,15 @@ async def use(channel: Channel, number: int) -> None:
 @pytest.fixture(scope="module")
 def server_of_module() -> Generator[Server]:
     server = Server("grpc_server.py")
-    try:
+    with running(server):
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
 def server(server_of_module: Server) -> Generator[Server]:
     assert server_of_module.wait_for_no_connection()
-    try:
-        yield server_of_module
-    finally:
+    yield server_of_module
+    if not server_of_module.is_running():
         server_of_module.start()
 
 
@@ -456,7 +453,7 @@ def test_a_finally_calls_a_server_that_was_killed_and_started_again(run: Run, se
     async def main() -> tuple[Channel, asyncio.Task[None]]:
         task = asyncio.create_task(linger())
         channel = await server.echo("before")
-        await asyncio.to_thread(server.kill_and_start)
+        await asyncio.to_thread(server.restart)
         return channel, task
 
     channel, task = run(main())

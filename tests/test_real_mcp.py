@@ -19,7 +19,7 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT, ServerProcess
+from servers import LONGEST_WAIT, SuiteServer, running
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -71,7 +71,7 @@ async def mcp_session_over_http(url: str) -> AsyncGenerator[ClientSession]:
         yield session
 
 
-class HttpServer(ServerProcess):
+class HttpServer(SuiteServer):
     """A server on HTTP, and the session through which the test uses it."""
 
     def session(self) -> asyncio_loop_local.StickyACM[ClientSession]:
@@ -90,17 +90,14 @@ class HttpServer(ServerProcess):
 @pytest.fixture(scope="module")
 def http_server_of_module() -> Generator[HttpServer]:
     server = HttpServer("mcp_server.py")
-    try:
+    with running(server):
         yield server
-    finally:
-        server.kill()
 
 
 @pytest.fixture
 def http_server(http_server_of_module: HttpServer) -> Generator[HttpServer]:
-    try:
-        yield http_server_of_module
-    finally:
+    yield http_server_of_module
+    if not http_server_of_module.is_running():
         http_server_of_module.start()
 
 

@@ -13,9 +13,8 @@ import aiomqtt
 import pytest
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT
+from servers import LONGEST_WAIT, running
 from servers_mqtt import MqttBroker, Subscriber
-from servers_redis import running
 
 if TYPE_CHECKING:
     from conftest import Run

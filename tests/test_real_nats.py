@@ -13,9 +13,8 @@ import nats.errors
 import pytest
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT
+from servers import LONGEST_WAIT, running
 from servers_nats import Connection, NatsServer, Stream, Subscriber, connection
-from servers_redis import running
 
 if TYPE_CHECKING:
     from conftest import Run

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import psycopg
@@ -14,7 +14,8 @@ import pytest
 from psycopg_pool import AsyncConnectionPool
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT, CannotRun, PostgresServer, PostgresView, postgres
+from servers import LONGEST_WAIT, running
+from servers_postgres import PostgresServer, PostgresView, postgres
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -64,11 +65,7 @@ class Server(PostgresView):
 
 @pytest.fixture(scope="module")
 def postgres_of_module() -> Generator[PostgresServer]:
-    with ExitStack() as stack:
-        try:
-            server = stack.enter_context(postgres())
-        except CannotRun as error:
-            pytest.skip(f"no PostgreSQL server can run here: {error}")
+    with running(postgres()) as server:
         yield server
 
 
@@ -275,7 +272,7 @@ def test_a_pool_whose_server_was_killed_and_started_again_goes_on(run: Run, serv
     async def main() -> Pool:
         pool = await server.write("before")
         await pool.wait(LONGEST_WAIT)
-        await asyncio.to_thread(server.kill_and_start)
+        await asyncio.to_thread(server.restart)
         again = await asyncio.gather(*(server.write(f"after {number}") for number in range(5)))
         assert all(each is pool for each in again)
         return pool
@@ -293,7 +290,7 @@ def test_a_query_in_flight_fails_when_the_server_is_killed(run: Run, server: Ser
             await pool.wait(LONGEST_WAIT)
         query = asyncio.create_task(server.sleep())
         assert await asyncio.to_thread(server.wait_for_back_ends, 1, busy=True)
-        await asyncio.to_thread(server.kill_and_start)
+        await asyncio.to_thread(server.restart)
         with pytest.raises(psycopg.OperationalError):
             await query
         assert await server.write("after") is pool
@@ -357,7 +354,7 @@ def test_a_finally_writes_to_a_server_that_was_killed_and_started_again(run: Run
         task = asyncio.create_task(linger())
         pool = await server.write("before")
         await pool.wait(LONGEST_WAIT)
-        await asyncio.to_thread(server.kill_and_start)
+        await asyncio.to_thread(server.restart)
         return pool, task
 
     pool, task = run(main())

@@ -15,8 +15,8 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT
-from servers_redis import RedisServer, running
+from servers import LONGEST_WAIT, running
+from servers_redis import RedisServer
 
 if TYPE_CHECKING:
     from conftest import Run

@@ -6,7 +6,7 @@ import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +16,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 import asyncio_loop_local
-from servers import LONGEST_WAIT, CannotRun, PostgresServer, PostgresView, postgres
+from servers import LONGEST_WAIT, running
+from servers_postgres import PostgresServer, PostgresView, postgres
 
 if TYPE_CHECKING:
     from conftest import Run
@@ -92,11 +93,7 @@ class Server(PostgresView):
 
 @pytest.fixture(scope="module")
 def postgres_of_module() -> Generator[PostgresServer]:
-    with ExitStack() as stack:
-        try:
-            server = stack.enter_context(postgres())
-        except CannotRun as error:
-            pytest.skip(f"no PostgreSQL server can run here: {error}")
+    with running(postgres()) as server:
         yield server
 
 
@@ -251,7 +248,7 @@ def test_an_engine_whose_server_was_killed_and_started_again_goes_on(run: Run, s
 
     async def main() -> None:
         engine = (await asyncio.gather(*(server.write(f"before {number}") for number in range(2))))[0]
-        await asyncio.to_thread(server.kill_and_start)
+        await asyncio.to_thread(server.restart)
         again = await asyncio.gather(*(server.write(f"after {number}") for number in range(5)))
         assert all(each is engine for each in again)
 
@@ -267,7 +264,7 @@ def test_a_query_in_flight_fails_when_the_server_is_killed(run: Run, server: Ser
         engine = await server.write("before")
         query = asyncio.create_task(server.sleep())
         assert await asyncio.to_thread(server.wait_for_back_ends, 1, busy=True)
-        await asyncio.to_thread(server.kill_and_start)
+        await asyncio.to_thread(server.restart)
         with pytest.raises(DBAPIError) as caught:
             await query
         assert caught.value.connection_invalidated
@@ -328,7 +325,7 @@ def test_a_finally_writes_to_a_server_that_was_killed_and_started_again(run: Run
     async def main() -> tuple[AsyncEngine, asyncio.Task[None]]:
         task = asyncio.create_task(linger())
         engine = await server.write("before")
-        await asyncio.to_thread(server.kill_and_start)
+        await asyncio.to_thread(server.restart)
         return engine, task
 
     engine, task = run(main())
