@@ -1396,7 +1396,12 @@ def check(
                 gc.collect()
                 if alive() is not None:
                     monitor.broken("the loop is still alive")
-                elif not (monitor.raised or program.has_cancelled or any(each.phase == "failed" for each in monitor.instances)):
+                elif not (
+                    monitor.raised
+                    or program.has_cancelled
+                    or monitor.tasks_are_left  # beside them, the loop may have closed a generator that was just opened
+                    or any(each.phase == "failed" for each in monitor.instances)
+                ):
                     monitor.broken("the loop was freed by the cycle collector alone")
             monitor.finish_errors()
             warned_of += [str(each.message) for each in warned]
