@@ -435,6 +435,42 @@ def test_what_others_set_on_the_loop_stays(new_loop: NewLoop) -> None:
     assert loop.is_closed()
 
 
+def test_a_closed_loop_has_what_it_had_before(new_loop: NewLoop) -> None:
+    """Nothing of the library's is left on it, and what others had set is there again."""
+
+    def mine() -> None:
+        """There is no task factory."""
+
+    loop = new_loop()
+    loop.get_task_factory = mine  # type: ignore[method-assign]  # as other libraries do
+    loop.run_until_complete(enter_once(Noted([])))
+    assert {"close", "create_task", "_asyncio_loop_local"} <= vars(loop).keys()
+    loop.close()
+    assert {name: value for name, value in vars(loop).items() if name in dir(asyncio.AbstractEventLoop)} == {
+        "get_task_factory": mine
+    }
+    assert not [name for name in vars(loop) if "loop_local" in name]
+
+
+def test_a_loop_whose_class_has_callable_objects_for_methods() -> None:
+    """They are called as ever, and found again on the closed loop."""
+    log: list[str] = []
+
+    class Shut:
+        def __call__(self) -> Coroutine[Any, Any, None]:
+            log.append("shutdown_asyncgens")
+            return asyncio.sleep(0)
+
+    class Loop(asyncio.SelectorEventLoop):
+        shutdown_asyncgens: Any = Shut()
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(leave_a_task_behind(log))
+        loop = runner.get_loop()
+    assert log == [*WHOLE_LIFE, "shutdown_asyncgens"]
+    assert not [name for name in vars(loop) if name in dir(asyncio.AbstractEventLoop)]
+
+
 # 1. Every task of the user's ends first
 
 

@@ -96,8 +96,8 @@ class LoopState:
         # Not by the loop's __dict__: from when that is asked for, CPython finds all that loop's attributes in a slower way.
         try:
             for door in _DOORS:
-                of_class, there = getattr(type(loop), door, None), getattr(loop, door)
-                if of_class is not None and of_class.__get__(loop) != there:
+                there = getattr(loop, door)
+                if not _is_of_class(loop, door, there):
                     self._replaced[door] = there
                 setattr(loop, door, getattr(self, door))
             setattr(loop, _ATTRIBUTE, self)
@@ -347,6 +347,13 @@ def attached_state() -> LoopState | None:
     :raises RuntimeError: if no loop runs.
     """
     return getattr(running_loop(), _ATTRIBUTE, None)
+
+
+def _is_of_class(loop: asyncio.AbstractEventLoop, name: str, value: object) -> bool:
+    """Whether the loop has this of its class, and so has it again when what is set in its place is deleted."""
+    of_class = getattr(type(loop), name, value)
+    bind = getattr(of_class, "__get__", None)
+    return bool(value == (of_class if bind is None else bind(loop)))
 
 
 async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
