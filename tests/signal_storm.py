@@ -179,7 +179,7 @@ class Outcome:
 
     @property
     def violations(self) -> list[str]:
-        if self.is_uvloops_own:
+        if self.is_uvloops_own or self.phase == "start":  # at the start there is no loop yet
             return []
         found: list[str] = []
         if self.hung:

@@ -53,7 +53,8 @@ def test_each_block_runs(block: Block) -> None:
             timeout=50,
             check=False,
         )
-    assert (result.stderr, result.returncode) == ("", 0)
+    told = re.sub(r"^Executing <.*> took \S+ seconds\n", "", result.stderr, flags=re.MULTILINE)  # by a busy machine
+    assert (told, result.returncode) == ("", 0)
     assert result.stdout == block.output
     assert bool(server.requests) is (SITE in block.code)
 
