@@ -233,6 +233,12 @@ The floors, which are in `benchmarks/warm.py` and `benchmarks/cold.py`:
   a done future;
 - of entering and exiting one of many, a task that enters a trivial context manager, resolves one future and waits for another;
 - of a whole loop, `asyncio.run` of a bare `async with`.
+
+What is above its limit has been looked into. CPython 3.13 keeps up to 29 attributes of an object where it finds them soonest;
+asyncio's own loop has 26, and the library sets five. From then on each look at that loop takes a little longer, asyncio's own
+looks too: `create_task`, `enter_once` and `asyncio.run` show it, and on 3.12 they do not. `enter_once` asks besides whose code
+it is that runs. On 3.11 `get_running_loop()` makes a system call, and a warm block calls it twice; nor can a task take its
+first step within its maker's there, which entering costs.
 """
 
 PEERS_TEXT = """\

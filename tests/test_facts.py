@@ -305,6 +305,29 @@ def test_attributes_can_be_set_on_a_loop(new_loop: NewLoop) -> None:
             assert name not in vars(loop)
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="how attributes are kept differs, and cannot be asked for")
+def test_how_many_attributes_a_loop_has_where_they_are_found_soonest() -> None:
+    """Not as many as asyncio's own and our five, which docs/benchmarks.md gives as a reason of what they cost."""
+    pytest.importorskip("_testinternalcapi", reason="CPython was built without it")
+    printed = python(
+        """
+        import asyncio
+        from _testinternalcapi import has_inline_values
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            print(len(loop.__dict__))
+            for name in ("close", "shutdown_asyncgens", "create_task", "get_task_factory", "_of_our_own"):
+                setattr(loop, name, None)
+                print(has_inline_values(loop))
+            del loop.close, loop.shutdown_asyncgens, loop.create_task, loop.get_task_factory
+
+        asyncio.run(main())
+        """
+    )
+    assert printed.split() == ["26", "True", "True", "True", "False", "False"]
+
+
 def test_a_class_in_c_may_let_nothing_be_set() -> None:
     """An instance that takes no attributes says so by AttributeError, and has no `vars`: TypeError."""
     with pytest.raises(AttributeError):
