@@ -35,7 +35,7 @@ def redis() -> Generator[str]:
     """``redis://127.0.0.1:PORT``."""
     server = RedisServer()
     with server:
-        yield f"redis://127.0.0.1:{server.port}"
+        yield server.url
 
 
 @contextmanager

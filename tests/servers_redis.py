@@ -23,6 +23,10 @@ class RedisServer(ServerProcess):
         self.commands = 0
         self._own_connections = 0
 
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}"
+
     def command(self, directory: Path) -> Sequence[str | Path]:
         options: dict[str, str | Path] = {
             "bind": "127.0.0.1",

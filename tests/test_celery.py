@@ -1,8 +1,9 @@
-"""Celery: a real prefork worker, whose tasks run a loop each, or one loop a process."""
+"""Celery: a real prefork worker, which has its work from a real Redis, and whose tasks run a loop each, or one loop a process."""
 
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 import pytest
 
 from server_process import notes_of, server_process, write_app
-from servers import HttpServer
+from servers import HttpServer, running
+from servers_redis import RedisServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there is no fork there")
 
@@ -23,7 +25,6 @@ PROCESSES = 2
 APP = """
     import asyncio
     from contextlib import asynccontextmanager
-    from pathlib import Path
 
     from aiohttp import ClientSession
     from celery import Celery
@@ -32,17 +33,8 @@ APP = """
 
     from asyncio_loop_local import resources, sticky_singleton_acm
 
-    for folder in ("queue", "control", "results"):
-        Path(folder).mkdir(exist_ok=True)
-    app = Celery("app")
-    app.conf.update(
-        broker_url="filesystem://",
-        broker_transport_options={
-            "data_folder_in": "queue", "data_folder_out": "queue", "control_folder": "control", "polling_interval": 0.05
-        },
-        result_backend=Path("results").absolute().as_uri(),
-        worker_hijack_root_logger=False,
-    )
+    app = Celery("app", broker=os.environ["REDIS"], backend=os.environ["REDIS"])
+    app.conf.update(worker_hijack_root_logger=False)
 
     @sticky_singleton_acm
     @asynccontextmanager
@@ -154,9 +146,20 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Generator[Work]:
     write_app(directory, APP)
     (directory / "client.py").write_text(CLIENT)
     command = ("-m", "celery", "--app=app", "worker", "--pool=prefork", f"--concurrency={PROCESSES}", "--loglevel=critical")
-    with HttpServer() as upstream, server_process(directory, *command, UPSTREAM=upstream.url) as worker:
+    redis = RedisServer()
+    with (
+        running(redis),
+        HttpServer() as upstream,
+        server_process(directory, *command, UPSTREAM=upstream.url, REDIS=redis.url) as worker,
+    ):
         client = subprocess.run(
-            [sys.executable, "client.py", str(TASKS)], cwd=directory, capture_output=True, text=True, timeout=50, check=False
+            [sys.executable, "client.py", str(TASKS)],
+            cwd=directory,
+            env={**os.environ, "REDIS": redis.url},
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
         )
         assert (client.returncode, client.stderr) == (0, "")
         status = worker.stop(signal.SIGTERM)
