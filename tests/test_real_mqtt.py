@@ -13,6 +13,7 @@ import aiomqtt
 import pytest
 
 import asyncio_loop_local
+from lingering import begin_to_linger
 from servers import LONGEST_WAIT, running
 from servers_mqtt import MqttBroker, Subscriber
 
@@ -78,24 +79,6 @@ class Reports:
     def _note(self, _: object, context: dict[str, Any]) -> None:
         self.all.append(context)
         self.came.set()
-
-
-async def linger(begun: asyncio.Event, finally_do: Callable[[], Any]) -> None:
-    """A task that has work to do when the runner cancels it."""
-    try:
-        begun.set()
-        await asyncio.Event().wait()
-    finally:
-        await finally_do()
-
-
-async def begin_to_linger(number: int, finally_do: Callable[[], Any]) -> list[asyncio.Task[None]]:
-    """So many tasks that have work to do when the runner cancels them."""
-    begun = [asyncio.Event() for _ in range(number)]
-    tasks = [asyncio.create_task(linger(each, finally_do)) for each in begun]
-    for each in begun:
-        await each.wait()
-    return tasks
 
 
 def test_all_that_the_tasks_of_a_loop_publish_arrives(run: Run, topic: Topic) -> None:

@@ -13,6 +13,7 @@ import nats.errors
 import pytest
 
 import asyncio_loop_local
+from lingering import begin_to_linger, reports_of_this_loop
 from servers import LONGEST_WAIT, running
 from servers_nats import Connection, NatsServer, Stream, Subscriber, connection
 
@@ -72,31 +73,6 @@ def subject(server: NatsServer, request: pytest.FixtureRequest) -> Generator[Sub
     if not server.is_running():  # the test has failed
         server.start()
     assert server.wait_for_clients(0), "a connection was left on the server"
-
-
-def reports_of_this_loop() -> list[dict[str, Any]]:
-    """What the running loop's exception handler is told from now on."""
-    reports: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
-    return reports
-
-
-async def linger(begun: asyncio.Event, finally_do: Callable[[], Any]) -> None:
-    """A task that has work to do when the runner cancels it."""
-    try:
-        begun.set()
-        await asyncio.Event().wait()
-    finally:
-        await finally_do()
-
-
-async def begin_to_linger(number: int, finally_do: Callable[[], Any]) -> list[asyncio.Task[None]]:
-    """So many tasks that have work to do when the runner cancels them."""
-    begun = [asyncio.Event() for _ in range(number)]
-    tasks = [asyncio.create_task(linger(each, finally_do)) for each in begun]
-    for each in begun:
-        await each.wait()
-    return tasks
 
 
 def test_all_that_the_tasks_of_a_loop_publish_arrives(run: Run, subject: Subject) -> None:

@@ -15,6 +15,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 import asyncio_loop_local
+from lingering import linger, reports_of_this_loop
 from servers import LONGEST_WAIT, running
 from servers_redis import RedisServer
 
@@ -78,22 +79,6 @@ def database(server: RedisServer, request: pytest.FixtureRequest) -> Generator[D
     if not server.is_running():  # the test has failed
         server.start()
     assert server.wait_for_clients(0), "a connection was left on the server"
-
-
-def reports_of_this_loop() -> list[dict[str, Any]]:
-    """What the running loop's exception handler is told from now on."""
-    reports: list[dict[str, Any]] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
-    return reports
-
-
-async def linger(begun: asyncio.Event, finally_do: Callable[[], Any]) -> None:
-    """A task that has work to do when the runner cancels it."""
-    try:
-        begun.set()
-        await asyncio.Event().wait()
-    finally:
-        await finally_do()
 
 
 def test_a_client_serves_all_tasks_and_leaves_no_connection(run: Run, database: Database) -> None:

@@ -211,12 +211,12 @@ class Resource(Scope, Generic[T]):
             except BaseException as error:
                 self.raise_if_lost(error)
                 if self.phase in ("entering", "open"):
-                    if self.phase == "entering" or self._askers:  # it could not be held: there was no memory, or Ctrl-C came
-                        self._close()
-                        self._tell_askers(error)
-                    else:
-                        self._close()
+                    is_held = self.phase == "open" and not self._askers  # else there was no memory, or Ctrl-C came
+                    self._close()
+                    if is_held:
                         cause = error
+                    else:
+                        self._tell_askers(error)
             await self.finish(cause)
         finally:
             del acm, cause  # the error's traceback holds this frame
