@@ -46,7 +46,7 @@ check: $(VENV)/installed
 	$(BIN)/twine check --strict $(VENV)/dist/*
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
 	$(BIN)/python -m benchmarks.comparison --check
-	$(BIN)/python tests/soak.py --seconds 60
+	$(BIN)/python tests/proof/soak.py --seconds 60
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -63,7 +63,7 @@ develop: $(VENV)/tools
 	$(BIN)/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 
 public-api: $(VENV)/installed
-	$(BIN)/python tests/public_api.py
+	$(BIN)/python tests/project/public_api.py
 
 clean:
 	rm -rf .venv .venv-* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

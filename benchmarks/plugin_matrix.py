@@ -16,7 +16,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ["1.15", "1.19", "2.4"]
-TESTS = ["tests/test_mypy_plugin.py", "tests/test_mypy_plugin_staged.py"]
+TESTS = ["tests/plugins/test_mypy_plugin.py", "tests/plugins/test_mypy_plugin_staged.py"]
 NEEDED = ["pytest>=8.3", "pytest-asyncio>=0.25", "pytest-timeout>=2.3", "uvloop>=0.21; sys_platform != 'win32'"]
 
 

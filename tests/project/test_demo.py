@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-DEMO = Path(__file__).parents[1] / "examples" / "demo.py"
+DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 WRAPPED = "_ClientSession = asyncio_loop_local.sticky_singleton_acm(aiohttp.ClientSession)\n"
 TREE = (
     r"^_visitors_book\('http://127\.0\.0\.1:\d+', 'thread 3, no\. 2'\) \(open since [\d.]+ s\)\r?\n"

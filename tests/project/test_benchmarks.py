@@ -14,7 +14,7 @@ from benchmarks.growth import Growth, Line
 from benchmarks.timing import TINY, Row
 
 OURS = peers.RESOURCES
-PAGE = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+PAGE = Path(__file__).parents[2] / "docs" / "benchmarks.md"
 
 
 @functools.cache

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "dask_pool.py"
+EXAMPLE = Path(__file__).parents[2] / "examples" / "dask_pool.py"
 
 POOL = """
     import asyncio

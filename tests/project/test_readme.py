@@ -12,7 +12,7 @@ import pytest
 
 from servers import HttpServer
 
-README = Path(__file__).parents[1] / "README.md"
+README = Path(__file__).parents[2] / "README.md"
 SITE = "https://example.org"  # a server of the suite's own stands in for it
 
 

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PACKAGES = {
     "asyncio_loop_local": ROOT / "src",
     "asyncio_loop_local_mypy": ROOT / "mypy_plugin",

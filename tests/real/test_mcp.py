@@ -24,7 +24,7 @@ from servers import LONGEST_WAIT, SuiteServer, running
 if TYPE_CHECKING:
     from conftest import Run
 
-SERVER = Path(__file__).with_name("mcp_server.py")
+SERVER = Path(__file__).parents[1] / "support" / "mcp_server.py"
 
 
 def parameters() -> StdioServerParameters:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 CONTRIBUTING = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 SECURITY = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -39,7 +39,7 @@ def test_the_files_exist() -> None:
     """Each path that is named is there."""
     paths = {each for each in code(CONTRIBUTING) + code(SECURITY) if re.fullmatch(r"[\w./-]+", each) and re.search(r"[/.]", each)}
     paths = {each for each in paths if not each.startswith("__")}
-    assert {".pre-commit-config.yaml", "docs/house.md", "tests/test_messages.py", "tests/public_api.txt"} <= paths
+    assert {".pre-commit-config.yaml", "docs/house.md", "tests/project/test_messages.py", "tests/project/public_api.txt"} <= paths
     assert {each for each in paths if not (ROOT / each).exists()} == set()
     for test in re.findall(r"ARGS='(\S+)", CONTRIBUTING):
         assert (ROOT / test).exists()

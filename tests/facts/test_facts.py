@@ -495,7 +495,7 @@ def test_how_pytest_asyncio_ends_a_loop(tmp_path: Path) -> None:
     """pytest-asyncio, too, cancels all tasks, then shuts asynchronous generators and executor, then closes the loop."""
     test = f"""
         import asyncio, json, pathlib, sys
-        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
         import pytest
         from test_facts import note
 

@@ -53,7 +53,7 @@ from page_process import Outcome, Step
 from page_servers import SERVERS
 from servers import running
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(page for page in DOCS.rglob("*.md") if not page.name.startswith("loop-local-"))
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
@@ -192,7 +192,7 @@ def run(tasks: list[Task], places: dict[str, str], directory: Path) -> list[Outc
         "error",
         "-W",
         "ignore::DeprecationWarning",
-        str(Path(__file__).with_name("page_process.py")),
+        str(Path(__file__).parents[1] / "support" / "page_process.py"),
     ]
     done = subprocess.run(
         command,
