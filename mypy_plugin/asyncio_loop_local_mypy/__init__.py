@@ -9,7 +9,7 @@ The map of the house. Each floor imports only from those below it.
       call of it; ``_decorated_class``: a class that is decorated
 1     one finding each: ``_keys`` and ``_hashability``, ``_fresh_keys``, ``_no_loop``, ``_single_use``
 0     ``_marker``: how a function is known again; ``_symbols``: what a name stands for; ``_reporting``: the
-      codes, and how a finding is told; ``_chain``: the other plugins
+      codes, and how a finding is told
 ====  ===================================================================================================
 
 What a decorator returns is marked by a literal in its fallback type. That survives every cache, and tells a call of it

@@ -1,19 +1,18 @@
-"""Which of mypy's questions are this plugin's to answer, and who answers them."""
+"""The hooks that mypy asks for, and the choice of what each one does."""
 
 from __future__ import annotations
 
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from mypy.checker import TypeChecker
 from mypy.nodes import CallExpr, Decorator, RefExpr
-from mypy.plugin import Plugin
+from mypy.plugin import ClassDefContext, FunctionContext, FunctionSigContext, MethodContext, MethodSigContext, Plugin
 
 from . import _decorated_class
 from ._calls import look_at
-from ._chain import plugins_after
 from ._marker import BY_ARGUMENTS, DECORATOR, Known, carried, known, named
 from ._symbols import find, variable
 from ._wrapping import DECORATORS, wrapped
@@ -23,69 +22,83 @@ if TYPE_CHECKING:
 
     from mypy.nodes import Context, Expression
     from mypy.options import Options
-    from mypy.plugin import (
-        ClassDefContext,
-        FunctionContext,
-        FunctionSigContext,
-        MethodContext,
-        MethodSigContext,
-        ReportConfigContext,
-    )
-    from mypy.types import CallableType, FunctionLike, Type
+    from mypy.plugin import ReportConfigContext
+    from mypy.types import FunctionLike, Type
 
-T = TypeVar("T")
+C = TypeVar("C", FunctionContext, MethodContext, FunctionSigContext, MethodSigContext, ClassDefContext)
+R = TypeVar("R")
 
 _STATICMETHOD = "builtins.staticmethod"
+_KNOWN_NAMES = {*DECORATORS, _STATICMETHOD}
 
 
 class LoopLocalPlugin(Plugin):
-    """Knows the wrapped factories of asyncio-loop-local; lives as long as one run of mypy, or its daemon."""
+    """Checks the wrapped factories of asyncio-loop-local. mypy makes one for each run; its daemon keeps one."""
 
     def __init__(self, options: Options) -> None:
         """Take mypy's options."""
         super().__init__(options)
-        self._names_of_others: set[str] = set()  # most calls in a program are of these
+        self._names_of_others: set[str] = set()  # a cache: most calls in a program are none of the library's
 
     def report_config_data(self, ctx: ReportConfigContext) -> object:
-        """A hash of all of the plugin: results of another version of it are of no use."""
+        """Return a hash of the plugin's sources, so that mypy discards what another version of it has cached."""
         return _HASH_OF_SOURCES
 
     def get_function_hook(self, fullname: str) -> Callable[[FunctionContext], Type] | None:
-        """For calls of decorators and of wrapped factories by their full names, and for all bare names."""
-        if fullname == _STATICMETHOD:
-            return self._staticmethod_called
-        return partial(self._called, fullname) if self._is_ours(fullname) else None
+        """Check a call of a decorator or of a wrapped factory, known by its full name or by a bare local name."""
+        return self._hook("get_function_hook", fullname, self._check_call)
 
     def get_method_hook(self, fullname: str) -> Callable[[MethodContext], Type] | None:
-        """For calls of attributes and methods that are wrapped factories."""
-        return partial(self._method_called, fullname) if self._is_ours(fullname) else None
+        """Check a call of a wrapped factory that is an attribute or a method."""
+        return self._hook("get_method_hook", fullname, self._check_call)
 
     def get_function_signature_hook(self, fullname: str) -> Callable[[FunctionSigContext], FunctionLike] | None:
-        """For the names in the errors of calls of wrapped factories."""
-        return partial(self._signature, fullname) if fullname not in DECORATORS and self._is_ours(fullname) else None
+        """Restore the callable's name, so that errors in a call of a wrapped factory show it."""
+        return None if fullname in _KNOWN_NAMES else self._hook("get_function_signature_hook", fullname, self._restore_name)
 
     def get_method_signature_hook(self, fullname: str) -> Callable[[MethodSigContext], FunctionLike] | None:
-        """For the names in the errors of calls of attributes and methods that are wrapped factories."""
-        return partial(self._method_signature, fullname) if self._is_ours(fullname) else None
+        """Restore the callable's name, where it is an attribute or a method."""
+        return self._hook("get_method_signature_hook", fullname, self._restore_name)
 
     def get_class_decorator_hook_2(self, fullname: str) -> Callable[[ClassDefContext], bool] | None:
-        """For classes that are decorated."""
-        return partial(self._class_decorated, fullname) if fullname in DECORATORS else None
+        """Report a decorated class."""
+        return self._hook("get_class_decorator_hook_2", fullname, self._report_class) if fullname in DECORATORS else None
+
+    def _hook(self, asked: str, fullname: str, work: Callable[[str, C], R]) -> Callable[[C], R] | None:
+        """Return a hook that does our work, then asks the other plugins; None if the name is none of ours.
+
+        mypy asks only the first plugin that has a hook for a name. So ours asks the rest: each gets our result as the default.
+        """
+        if not self._is_ours(fullname):
+            return None
+
+        def hook(ctx: C) -> R:
+            values: dict[str, Any] = {name: getattr(ctx, name) for name in ctx._fields if name.startswith("default_")}
+            default: Any = next(iter(values.values()), True)  # only the hook of a class decorator has none: it returns True
+            result: R = _guarded(ctx.api, partial(work, fullname, ctx), default)
+            values = dict.fromkeys(values, result)
+            ctx = ctx._replace(**values)
+            for other in _plugins_after(self, ctx.api):
+                next_hook: Callable[[C], R] | None = getattr(other, asked)(fullname)
+                if next_hook is not None:
+                    return next_hook(ctx)
+            return result
+
+        return hook
 
     def _is_ours(self, fullname: str) -> bool:
-        """A bare name may be that of any local variable: what it stands for is known only in the hook."""
         if fullname in self._names_of_others:
             return False
-        if "." not in fullname or fullname in DECORATORS:
+        if "." not in fullname or fullname in _KNOWN_NAMES:  # any local variable can have a bare name: the hook finds its type
             return True
-        return _guarded(self, partial(self._stands_for_ours, fullname), otherwise=False)
+        return _guarded(self, partial(self._stands_for_ours, fullname), default=False)
 
     def _stands_for_ours(self, fullname: str) -> bool:
         node = find(self.lookup_fully_qualified, fullname)
         var = variable(node)
         if var is not None:
             return known(var.type) is not None
-        if node is not None and not self.options.fine_grained_incremental:  # in the daemon a name comes to mean something else
+        if node is not None and not self.options.fine_grained_incremental:  # under the daemon, a name can change its meaning
             self._names_of_others.add(fullname)
         return False
 
@@ -93,66 +106,20 @@ class LoopLocalPlugin(Plugin):
         var = variable(find(self.lookup_fully_qualified, fullname))
         return None if var is None else known(var.type)
 
-    def _named_again(self, fullname: str, signature: CallableType) -> CallableType:
+    def _restore_name(self, fullname: str, ctx: FunctionSigContext | MethodSigContext) -> FunctionLike:
+        signature = ctx.default_signature
         function = known(signature) or self._known_by_name(fullname)
         return signature if function is None else named(signature, function.name)
 
-    def _called(self, fullname: str, ctx: FunctionContext) -> Type:
-        result = _guarded(ctx.api, partial(self._look_at_call, fullname, ctx), ctx.default_return_type)
-        return self._others_called(fullname, ctx._replace(default_return_type=result))
-
-    def _staticmethod_called(self, ctx: FunctionContext) -> Type:
-        result = _guarded(ctx.api, lambda: carried(ctx.default_return_type, ctx.arg_types[0][0]), ctx.default_return_type)
-        return self._others_called(_STATICMETHOD, ctx._replace(default_return_type=result))
-
-    def _others_called(self, fullname: str, ctx: FunctionContext) -> Type:
-        for other in plugins_after(self, ctx.api):
-            hook = other.get_function_hook(fullname)
-            if hook is not None:
-                return hook(ctx)
-        return ctx.default_return_type
-
-    def _method_called(self, fullname: str, ctx: MethodContext) -> Type:
-        result = _guarded(ctx.api, partial(self._look_at_call, fullname, ctx), ctx.default_return_type)
-        ctx = ctx._replace(default_return_type=result)
-        for other in plugins_after(self, ctx.api):
-            hook = other.get_method_hook(fullname)
-            if hook is not None:
-                return hook(ctx)
-        return result
-
-    def _signature(self, fullname: str, ctx: FunctionSigContext) -> FunctionLike:
-        result = _guarded(ctx.api, partial(self._named_again, fullname, ctx.default_signature), ctx.default_signature)
-        ctx = ctx._replace(default_signature=result)
-        for other in plugins_after(self, ctx.api):
-            hook = other.get_function_signature_hook(fullname)
-            if hook is not None:
-                return hook(ctx)
-        return result
-
-    def _method_signature(self, fullname: str, ctx: MethodSigContext) -> FunctionLike:
-        result = _guarded(ctx.api, partial(self._named_again, fullname, ctx.default_signature), ctx.default_signature)
-        ctx = ctx._replace(default_signature=result)
-        for other in plugins_after(self, ctx.api):
-            hook = other.get_method_signature_hook(fullname)
-            if hook is not None:
-                return hook(ctx)
-        return result
-
-    def _class_decorated(self, fullname: str, ctx: ClassDefContext) -> bool:
-        _guarded(ctx.api, partial(_decorated_class.report, ctx, DECORATORS[fullname]), None)
-        for other in plugins_after(self, ctx.api):
-            hook = other.get_class_decorator_hook_2(fullname)
-            if hook is not None:
-                return hook(ctx)
+    def _report_class(self, fullname: str, ctx: ClassDefContext) -> bool:
+        _decorated_class.report(ctx, DECORATORS[fullname])
         return True
 
-    def _look_at_call(self, fullname: str, ctx: FunctionContext | MethodContext) -> Type:
+    def _check_call(self, fullname: str, ctx: FunctionContext | MethodContext) -> Type:
+        if fullname == _STATICMETHOD:
+            return carried(ctx.default_return_type, ctx.arg_types[0][0])
         api = ctx.api
-        if not isinstance(api, TypeChecker):
-            return ctx.default_return_type
-        function = self._known_callee(fullname, ctx.context, api)
-        if function is None:
+        if not isinstance(api, TypeChecker) or (function := self._known_callee(fullname, ctx.context, api)) is None:
             return ctx.default_return_type
         if function.is_decorator:
             return wrapped(function, ctx, api, self.lookup_fully_qualified)
@@ -164,7 +131,7 @@ class LoopLocalPlugin(Plugin):
             return Known(DECORATOR, BY_ARGUMENTS, DECORATORS[fullname])
         for callee in _callees(context):
             if isinstance(callee, RefExpr) and callee.fullname in DECORATORS:
-                # An item of an overloaded factory that is given to it: mypy then tells no more than this bare name.
+                # mypy checks each overload of a factory against the decorator's parameter, and passes only this bare name.
                 if fullname == DECORATORS[callee.fullname]:
                     return Known(DECORATOR, BY_ARGUMENTS, fullname)
                 continue
@@ -180,14 +147,20 @@ def _callees(context: Context) -> list[Expression]:
     return context.decorators if isinstance(context, Decorator) else []
 
 
-def _guarded(api: object, work: Callable[[], T], otherwise: T) -> T:
-    """What the work returns; of code that it does not understand the plugin says nothing, unless mypy is to show tracebacks."""
+def _plugins_after(plugin: Plugin, api: object) -> list[Plugin]:
+    """The plugins that mypy would ask if this one had no hook. mypy's list is private: without it, none."""
+    chain: list[Plugin] | None = getattr(getattr(api, "plugin", None), "_plugins", None)
+    return chain[chain.index(plugin) + 1 :] if chain is not None and plugin in chain else []
+
+
+def _guarded(api: object, work: Callable[[], R], default: R) -> R:
+    """Return the result of our work, or the default if it fails: code that the plugin does not understand must not stop mypy."""
     try:
         return work()
     except Exception:
         if getattr(getattr(api, "options", None), "show_traceback", False):
             raise
-        return otherwise
+        return default
 
 
 def _hash_of_sources() -> str:

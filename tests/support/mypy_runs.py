@@ -42,10 +42,11 @@ def plugin_sources() -> Path:
 
 
 def environment() -> dict[str, str]:
-    """In which mypy finds the library and its plugin: installed, or in the checkout where nothing is installed but mypy."""
+    """The variables with which mypy finds the same library and plugin as the tests: installed ones, or those of the checkout."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith(("MYPY", "PYTHONPATH"))}
-    if find_spec("asyncio_loop_local_mypy") is None:
-        variables |= {"PYTHONPATH": str(ROOT / "mypy_plugin"), "MYPYPATH": str(ROOT / "src")}
+    directory = plugin_sources().parent
+    if directory.name != "site-packages":
+        variables |= {"PYTHONPATH": str(directory), "MYPYPATH": str(ROOT / "src")}
     return variables
 
 
