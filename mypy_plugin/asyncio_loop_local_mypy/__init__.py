@@ -1,21 +1,24 @@
 """The mypy plugin of asyncio-loop-local: ``plugins = ["asyncio_loop_local_mypy"]``.
 
-The map of the house. Each floor imports only from those below it.
+The modules form layers. Each imports only from the layers below its own.
 
-====  ===================================================================================================
-4     ``__init__``: what mypy asks for
-3     ``_plugin``: which of mypy's questions are ours to answer, and who answers
-2     ``_wrapping``: the type of what the library's decorators return; ``_calls``: what is looked at in a
-      call of it; ``_decorated_class``: a class that is decorated
-1     one finding each: ``_keys`` and ``_hashability``, ``_fresh_keys``, ``_no_loop``, ``_single_use``
-0     ``_marker``: how a function is known again; ``_symbols``: what a name stands for; ``_reporting``: the
-      codes, and how a finding is told
-====  ===================================================================================================
+=====  ==================================================================================================
+layer  modules
+=====  ==================================================================================================
+5      ``__init__``: the entry point
+4      ``_plugin``: mypy's hooks
+3      ``_wrapping``: the type of what the library's decorators return; ``_calls``: the checks of a call of
+       a wrapped factory; ``_decorated_class``: the report of a decorated class
+2      one finding each: ``_keys``, ``_fresh_keys``, ``_no_loop``, ``_single_use``
+1      ``_hashability``: which types can be part of a key
+0      ``_marker``: the mark on the types of the library's functions; ``_symbols``: look-up of names;
+       ``_reporting``: the error codes
+=====  ==================================================================================================
 
-What a decorator returns is marked by a literal in its fallback type. That survives every cache, and tells a call of it
-from all others, by whatever name it is reached.
+The plugin marks the type of what a decorator returns, with a literal in the type's fallback. Every cache of mypy keeps it. So
+the plugin recognises a call of a wrapped factory under any name.
 
-Nothing of what is known is remembered between two hooks: with a warm cache, or in a parallel worker, it would not be there.
+The plugin keeps no state between two hooks: with a warm cache, or in a parallel worker, the first hook may never have run.
 """
 
 from typing import TYPE_CHECKING
@@ -30,5 +33,5 @@ __version__ = "1.0.0"
 
 
 def plugin(version: str) -> "type[Plugin]":  # noqa: ARG001  # mypy passes its own
-    """Return the plugin, which is the same for every version of mypy."""
+    """Return the plugin's class, the same for every version of mypy."""
     return LoopLocalPlugin

@@ -1,4 +1,4 @@
-"""What is looked at in each call of a wrapped factory."""
+"""The checks of each call of a wrapped factory."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from mypy.nodes import CallExpr
 
 from . import _fresh_keys, _keys, _no_loop
-from ._marker import BY_OWN_KEY, Known, shown
+from ._marker import BY_OWN_KEY, Marker, quoted
 from ._reporting import FRESH_KEY, KEY, NO_LOOP, report
 
 if TYPE_CHECKING:
@@ -16,17 +16,17 @@ if TYPE_CHECKING:
     from mypy.types import Type
 
 
-def look_at(factory: Known, ctx: FunctionContext | MethodContext, api: TypeChecker) -> None:
-    """Report what is wrong with a call of a wrapped factory."""
+def check_call(factory: Marker, ctx: FunctionContext | MethodContext, api: TypeChecker) -> None:
+    """Report the findings in a call of a wrapped factory."""
     call = ctx.context
     if not isinstance(call, CallExpr):
         return
-    name = shown(factory.name)
+    name = quoted(factory.name)
     reason = _no_loop.finding(call, api)
     if reason is not None:
         report(api, f"{name} {reason}", call, NO_LOOP)
     if factory.keys != BY_OWN_KEY:
-        _look_at_arguments(name, call, _types_by_argument(ctx), api)
+        _check_arguments(name, call, _types_by_argument(ctx), api)
 
 
 def _types_by_argument(ctx: FunctionContext | MethodContext) -> dict[int, Type]:
@@ -34,7 +34,7 @@ def _types_by_argument(ctx: FunctionContext | MethodContext) -> dict[int, Type]:
     return {id(argument): typ for written, types in pairs for argument, typ in zip(written, types, strict=True)}
 
 
-def _look_at_arguments(name: str, call: CallExpr, types: dict[int, Type], api: TypeChecker) -> None:
+def _check_arguments(name: str, call: CallExpr, types: dict[int, Type], api: TypeChecker) -> None:
     for number, (argument, kind, keyword) in enumerate(zip(call.args, call.arg_kinds, call.arg_names, strict=True), 1):
         typ = api.lookup_type(argument) if api.has_type(argument) else types.get(id(argument))
         which = f"Argument {number}" if keyword is None else f'Argument "{keyword}"'

@@ -1,4 +1,4 @@
-"""``loop-local-decorator``: a class that is decorated, whose name then stands for a function."""
+"""``loop-local-decorator``: a decorated class, whose name then refers to a function."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ if TYPE_CHECKING:
 
 
 def report(ctx: ClassDefContext, decorator: str) -> None:
-    """Report the decorator. The type of the class stays as it is: to replace it fails with a warm cache."""
+    """Report the decorator. The class keeps its type: mypy crashes with a warm cache if a plugin replaces it."""
     name = ctx.cls.name
     ctx.api.fail(
-        f'"{decorator}" makes a function of the class "{name}", which mypy goes on taking for a class: '
-        f"leave the class as it is, and wrap it under another name, as in get_{name.lower()} = {decorator}({name})",
+        f'"{decorator}" replaces the class "{name}" with a function, but mypy still treats it as a class: '
+        f"leave the class undecorated and wrap it under another name, as in get_{name.lower()} = {decorator}({name})",
         ctx.reason,
         code=DECORATOR,
     )

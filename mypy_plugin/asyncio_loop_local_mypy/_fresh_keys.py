@@ -1,4 +1,4 @@
-"""``loop-local-fresh-key``: an argument that is a new object, equal to no other, at every call."""
+"""``loop-local-fresh-key``: an argument that is a new object at every call, equal to no other."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ if TYPE_CHECKING:
     from mypy.checker import TypeChecker
     from mypy.nodes import ArgKind, Expression, TypeInfo
 
-_MEND = "make it once and pass that one, or make it inside the factory, or say with key=... what makes two calls the same"
+_FIX = "create it once and pass that one, create it inside the factory, or use key=... to say which calls are the same"
 
 
 def finding(argument: Expression, kind: ArgKind, api: TypeChecker) -> str | None:
-    """What is wrong with an argument written like this, as the rest of a sentence that its name begins."""
-    if kind.is_star() and not isinstance(argument, _DISPLAYS):  # what it is does not matter, and what it holds is not known
+    """Return the end of an error message that begins with the argument; None if the expression makes no new object."""
+    if kind.is_star() and not isinstance(argument, _DISPLAYS):  # its items are passed, and they are unknown
         return None
     new = _first_new(argument, api)
     if new is None:
         return None
     verb = "holds" if isinstance(argument, _DISPLAYS) else "is"
-    return f"{verb} a new {new} at every call, which equals no other, so no call finds what another one has made: {_MEND}"
+    return f"{verb} a new {new} at every call, equal to no other, so each call makes a value of its own: {_FIX}"
 
 
 _DISPLAYS = (TupleExpr, ListExpr, SetExpr, DictExpr)
@@ -55,7 +55,7 @@ def _first_new(expression: Expression, api: TypeChecker) -> str | None:
         made = _class_called(expression, api)
         if made is None:
             return None
-        if made.is_newtype:  # which returns what it is given
+        if made.is_newtype:  # it returns its argument
             return _first_new(expression.args[0], api) if len(expression.args) == 1 else None
         return f'"{made.name}"' if hashes_by_identity(made) and _makes_new_instances(made, api) else None
     for part in _parts(expression):
@@ -66,7 +66,7 @@ def _first_new(expression: Expression, api: TypeChecker) -> str | None:
 
 
 def _parts(expression: Expression) -> Iterable[Expression]:
-    """What the value of an expression is, or holds, for some outcome."""
+    """Return the expressions that can be the value of this one, or an item of it."""
     if isinstance(expression, TupleExpr | ListExpr | SetExpr):
         return expression.items
     if isinstance(expression, DictExpr):
@@ -79,24 +79,24 @@ def _parts(expression: Expression) -> Iterable[Expression]:
         return [expression.value]
     if isinstance(expression, CallExpr) and isinstance(expression.analyzed, CastExpr):
         return [expression.analyzed.expr]
-    if isinstance(expression, StarExpr):  # of a display, else it has no parts
+    if isinstance(expression, StarExpr):  # the items are known only of a display
         return _parts(expression.expr) if isinstance(expression.expr, _DISPLAYS) else []
     return []
 
 
 def _class_called(call: CallExpr, api: TypeChecker) -> TypeInfo | None:
-    if call.analyzed is not None:  # a cast, or a type of its own kind
+    if call.analyzed is not None:  # a cast, or a special form such as NewType
         return None
     callee = get_proper_type(api.lookup_type(call.callee)) if api.has_type(call.callee) else None
     if not isinstance(callee, FunctionLike) or not callee.is_type_obj():
         return None
-    if any(item.from_type_type for item in callee.items):  # a variable that holds a class, or a subclass
+    if any(item.from_type_type for item in callee.items):  # a variable of type `type[X]`, which may be a subclass
         return None
     return callee.type_object()
 
 
 def _makes_new_instances(info: TypeInfo, api: TypeChecker) -> bool:
-    """No ``__new__`` or metaclass that could return an object again; what stub files declare is there for its signature."""
+    """Tell whether every call makes a new instance: no ``__new__`` in source, and no metaclass, can return an old one."""
     if any(base.fullname in _NOT_NEW for base in info.mro):
         return False
     if any("__new__" in base.names and not in_stub_file(base, api.modules) for base in info.mro):
@@ -106,5 +106,5 @@ def _makes_new_instances(info: TypeInfo, api: TypeChecker) -> bool:
 
 
 _PLAIN_METACLASSES = frozenset({"builtins.type", "builtins.object", "abc.ABCMeta"})
-# A call of these may return what there was.
+# A call of these can return an object that exists already.
 _NOT_NEW = frozenset({"builtins.type", "builtins.super", "weakref.ReferenceType"})

@@ -1,4 +1,4 @@
-"""Which static types can be no part of a key: neither hashable, nor counted by value."""
+"""The static types that cannot be part of a key: neither hashable, nor compared by value."""
 
 from __future__ import annotations
 
@@ -25,13 +25,13 @@ if TYPE_CHECKING:
 
     from mypy.nodes import MypyFile
 
-# What the library counts by its items, or as bytes, and what hashes by its items.
+# Containers: the library compares them by their items, or they hash by their items.
 _CONTAINERS = frozenset(
     {"builtins.dict", "builtins.list", "builtins.set", "builtins.bytearray", "collections.deque"}
     | {"builtins.tuple", "builtins.frozenset"}
 )
-# Stub files say of these, too, that they do not hash. They are written in Python, so they count by value; the last one hashes.
-_COUNTED = frozenset(
+# Stub files call these unhashable. They are written in Python, so the library compares them by value; the last one is hashable.
+_COMPARED_BY_VALUE = frozenset(
     {
         "_frozen_importlib.ModuleSpec",
         "importlib.machinery.ModuleSpec",
@@ -64,15 +64,15 @@ _COUNTED = frozenset(
 )
 
 
-def uncountable_part(typ: Type, modules: Mapping[str, MypyFile]) -> ProperType | None:
-    """The type itself, or one that it holds, if that can be no part of a key; None also where nothing is known."""
+def unhashable_part(typ: Type, modules: Mapping[str, MypyFile]) -> ProperType | None:
+    """Return the type, or one inside it, that cannot be part of a key; None if there is none, or it is unknown."""
     return _Search(modules).find(typ)
 
 
 class _Search:
     def __init__(self, modules: Mapping[str, MypyFile]) -> None:
         self._modules = modules
-        self._seen: set[Type] = set()  # types may hold themselves
+        self._seen: set[Type] = set()  # a type can be recursive
 
     def find(self, typ: Type) -> ProperType | None:
         if typ in self._seen:
@@ -97,16 +97,16 @@ class _Search:
         for base in info.mro[:-1]:
             if base.fullname in _CONTAINERS:
                 return self._find_in(map_instance_to_supertype(instance, base).args)
-            if _hashes_in_its_own_way(base):
+            if _defines_hash(base):
                 return None
-        return instance if self._is_lost_to_keys(info) else None
+        return instance if self._is_unusable(info) else None
 
-    def _is_lost_to_keys(self, info: TypeInfo) -> bool:
+    def _is_unusable(self, info: TypeInfo) -> bool:
         for base in info.mro[:-1]:
-            if "__hash__" in base.names:  # set to None, since it is none of its own
-                return in_stub_file(base, self._modules) and base.fullname not in _COUNTED
+            if "__hash__" in base.names:  # None, because `_defines_hash` was false
+                return in_stub_file(base, self._modules) and base.fullname not in _COMPARED_BY_VALUE
             if has_generated_eq(base) or ("__eq__" in base.names and not in_stub_file(base, self._modules)):
-                return False  # written in Python, so it counts by value
+                return False  # written in Python, so the library compares it by value
         return False
 
 
@@ -120,7 +120,7 @@ def _parts(typ: ProperType) -> Iterable[Type]:
     return ()
 
 
-def _hashes_in_its_own_way(info: TypeInfo) -> bool:
+def _defines_hash(info: TypeInfo) -> bool:
     symbol = info.names.get("__hash__")
     if symbol is None:
         return False
@@ -128,12 +128,12 @@ def _hashes_in_its_own_way(info: TypeInfo) -> bool:
 
 
 def has_generated_eq(info: TypeInfo) -> bool:
-    """A dataclass or attrs class: it may have been told to write no ``__eq__``, which no cache remembers."""
+    """Tell whether a class is a dataclass or an attrs class. ``eq=False`` is not seen: no cache of mypy keeps it."""
     return "dataclass" in info.metadata or "attrs" in info.metadata
 
 
 def hashes_by_identity(info: TypeInfo) -> bool:
-    """Instances of this very class are equal to themselves alone, as far as can be known."""
+    """Tell whether each instance of exactly this class is equal only to itself, as far as the types show."""
     if info.is_protocol or info.is_enum or info.is_newtype or info.fallback_to_any or info.typeddict_type or info.tuple_type:
         return False
     for base in info.mro[:-1]:

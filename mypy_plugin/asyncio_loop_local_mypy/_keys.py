@@ -1,4 +1,4 @@
-"""``loop-local-key``: an argument that can be no part of the key of its call."""
+"""``loop-local-key``: an argument that cannot be part of the key of its call."""
 
 from __future__ import annotations
 
@@ -9,30 +9,30 @@ from mypy.messages import format_type
 from mypy.nodes import ArgKind
 from mypy.types import Instance, ProperType, TupleType, Type, TypedDictType, get_proper_type
 
-from ._hashability import uncountable_part
+from ._hashability import unhashable_part
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mypy.checker import TypeChecker
 
-_MEND = "pass something hashable, or say with key=... what makes two calls the same"
+_FIX = "pass something hashable, or use key=... to say which calls are the same"
 
 
 def finding(typ: Type, kind: ArgKind, api: TypeChecker) -> str | None:
-    """What is wrong with an argument of this type, as the rest of a sentence that its name begins."""
+    """Return the end of an error message that begins with the argument; None if its type can be part of a key."""
     proper = get_proper_type(typ)
     for part in _passed(proper, kind):
-        culprit = uncountable_part(part, api.modules)
-        if culprit is not None:
-            what = format_type(proper, api.options)
-            holds = "which" if culprit == proper else f"which holds {format_type(culprit, api.options)}, which"
-            return f"has type {what}, {holds} is neither hashable nor counted by value, so it cannot be part of a key: {_MEND}"
+        part_found = unhashable_part(part, api.modules)
+        if part_found is not None:
+            whole = format_type(proper, api.options)
+            holds = "which" if part_found == proper else f"which holds {format_type(part_found, api.options)}, which"
+            return f"has type {whole}, {holds} is neither hashable nor compared by value, so it cannot be part of a key: {_FIX}"
     return None
 
 
 def _passed(typ: ProperType, kind: ArgKind) -> Iterable[Type]:
-    """What the call gets of an argument: the items of a starred one."""
+    """Return the types that an argument passes: its own, or those of the items of a starred one."""
     if not kind.is_star():
         return [typ]
     if isinstance(typ, TupleType):

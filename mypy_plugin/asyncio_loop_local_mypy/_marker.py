@@ -1,4 +1,4 @@
-"""How a function of the library is known again: by a literal in its fallback type, which every cache keeps."""
+"""The mark by which the plugin recognises a function of the library: a literal in its fallback type, which every cache keeps."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ BY_ARGUMENTS = "by-arguments"
 BY_OWN_KEY = "by-own-key"
 
 _OURS = "asyncio_loop_local"
-_CARRIED = "__asyncio_loop_local__"
+_IN_STATICMETHOD = "__asyncio_loop_local__"
 
 
-class Known(NamedTuple):
-    """What is known of a function of the library."""
+class Marker(NamedTuple):
+    """What the plugin notes about a decorator or a wrapped factory: its role, how it makes keys, and its name for errors."""
 
     role: str
     keys: str
@@ -24,53 +24,52 @@ class Known(NamedTuple):
 
     @property
     def is_decorator(self) -> bool:
-        """What ``singleton()`` returns, which takes the factory; else it is a wrapped factory."""
+        """True for the result of ``singleton()``, which takes the factory; False for a wrapped factory."""
         return self.role == DECORATOR
 
 
-def known(typ: Type | None) -> Known | None:
-    """What the plugin knows of a callable; None if it is none of the library's."""
+def marker_of(typ: Type | None) -> Marker | None:
+    """Return the mark of a callable; None if it has none."""
     if typ is None:
         return None
     function: Type | None = get_proper_type(typ)
     if isinstance(function, Instance) and function.extra_attrs is not None:
-        function = get_proper_type(function.extra_attrs.attrs.get(_CARRIED))
+        function = get_proper_type(function.extra_attrs.attrs.get(_IN_STATICMETHOD))
     if not isinstance(function, FunctionLike):
         return None
     literal = function.items[0].fallback.last_known_value
     if literal is None or not isinstance(literal.value, str):
         return None
-    ours, *what = literal.value.split(" ", 3)  # a name may hold spaces: "get of Pool"
-    return Known(*what) if ours == _OURS and len(what) == 3 else None
+    ours, *fields = literal.value.split(" ", 3)  # a name may hold spaces: "get of Pool"
+    return Marker(*fields) if ours == _OURS and len(fields) == 3 else None
 
 
-def marked(typ: FunctionLike, what: Known, strings: Instance) -> FunctionLike:
-    """The same signature, known again from now on.
+def marked(typ: FunctionLike, marker: Marker, string_type: Instance) -> FunctionLike:
+    """Return the same signature with a mark.
 
-    The literal stands where mypy keeps that of a string: a plain function type has nothing there, and no use for it. A class
-    of our own in place of the fallback's would be seen in joins and in attributes. The definition is left out, since no
-    cache keeps that.
+    The literal is in ``last_known_value``, which mypy uses for strings and never for functions. A fallback of a class of our
+    own would show in joins and in attributes. The definition is dropped, because no cache keeps it.
     """
     items: list[CallableType] = []
     for item in typ.items:
-        literal = LiteralType(" ".join([_OURS, *what]), strings)
+        literal = LiteralType(" ".join([_OURS, *marker]), string_type)
         fallback = item.fallback.copy_modified(last_known_value=literal)  # pyright: ignore[reportUnknownMemberType]
-        new = item.copy_modified(fallback=fallback, name=what.name)  # pyright: ignore[reportUnknownMemberType]
+        new = item.copy_modified(fallback=fallback, name=marker.name)  # pyright: ignore[reportUnknownMemberType]
         new.definition = None
         items.append(new)
     return items[0] if len(items) == 1 else Overloaded(items)
 
 
-def carried(carrier: Type, function: Type) -> Type:
-    """A ``staticmethod`` object that is known for the function in it, of which its own type tells only the signature."""
-    instance = get_proper_type(carrier)
-    if not isinstance(instance, Instance) or known(function) is None:
-        return carrier
-    return instance.copy_with_extra_attr(_CARRIED, function)
+def marked_staticmethod(typ: Type, function: Type) -> Type:
+    """Return the type of a ``staticmethod`` object with the type of its function, whose mark mypy would lose."""
+    instance = get_proper_type(typ)
+    if not isinstance(instance, Instance) or marker_of(function) is None:
+        return typ
+    return instance.copy_with_extra_attr(_IN_STATICMETHOD, function)
 
 
 def named(item: CallableType, name: str) -> CallableType:
-    """A signature with its name put back, as mypy drops it where a variable's type is inferred."""
+    """Return a signature with its name, which mypy drops when it infers a variable's type."""
     if item.definition is None and item.name:
         return item
     new = item.copy_modified(name=item.name or name)  # pyright: ignore[reportUnknownMemberType]
@@ -78,6 +77,6 @@ def named(item: CallableType, name: str) -> CallableType:
     return new
 
 
-def shown(name: str) -> str:
-    """A callable's name as mypy writes it in an error."""
+def quoted(name: str) -> str:
+    """Return a callable's name as mypy quotes it in an error."""
     return name if name.startswith("<") else f'"{name}"'.replace(" of ", '" of "')

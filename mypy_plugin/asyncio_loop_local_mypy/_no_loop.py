@@ -1,4 +1,4 @@
-"""``loop-local-no-loop``: a call where no event loop can be running, since it is made while its module is imported."""
+"""``loop-local-no-loop``: a call that runs while its module is imported, when no event loop is running."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 def finding(call: CallExpr, api: TypeChecker) -> str | None:
-    """What is wrong with calling a wrapped factory here, as the rest of a sentence that its name begins."""
+    """Return the end of an error message that begins with the factory; None if the call does not run on import."""
     if any(isinstance(item, FuncItem) for item in api.scope.stack):
         return None
     statements = (statement for statement in api.tree.defs if _may_hold(statement, call))
@@ -36,7 +36,7 @@ def finding(call: CallExpr, api: TypeChecker) -> str | None:
         return None
     return (
         "is called while the module is imported, when no event loop is running: "
-        "call it in a coroutine, or in a function that one calls"
+        "call it in a coroutine, or in a function that a coroutine calls"
     )
 
 
@@ -46,12 +46,12 @@ def _may_hold(statement: Statement, call: CallExpr) -> bool:
 
 
 def _runs(node: Node, call: CallExpr, options: Options) -> bool:
-    """Is the call in what runs when this node does? A search of what runs, so that what is not understood is not reported."""
+    """Tell whether the call runs when this node runs. Searches only nodes that are known to run, so doubt gives no report."""
     return node is call or any(_runs(part, call, options) for part in _run_with(node, options))
 
 
 def _run_with(node: Node, options: Options) -> Iterator[Node]:
-    if isinstance(node, FuncItem):  # not its body
+    if isinstance(node, FuncItem):  # its body runs later
         yield from (argument.initializer for argument in node.arguments if argument.initializer is not None)
     elif isinstance(node, Decorator):
         yield from (*node.decorators, node.func)
@@ -73,7 +73,7 @@ def _run_with(node: Node, options: Options) -> Iterator[Node]:
         if node.else_body is not None:
             yield node.else_body
     elif isinstance(node, GeneratorExpr):
-        yield node.sequences[0]  # which is all that is run before somebody asks for an item
+        yield node.sequences[0]  # the rest runs when the first item is requested
     elif isinstance(node, ListComprehension | SetComprehension):
         yield from _nodes_in([getattr(node.generator, part) for part in node.generator.__match_args__])
     else:

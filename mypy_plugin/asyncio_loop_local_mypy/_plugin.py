@@ -12,10 +12,10 @@ from mypy.nodes import CallExpr, Decorator, RefExpr
 from mypy.plugin import ClassDefContext, FunctionContext, FunctionSigContext, MethodContext, MethodSigContext, Plugin
 
 from . import _decorated_class
-from ._calls import look_at
-from ._marker import BY_ARGUMENTS, DECORATOR, Known, carried, known, named
+from ._calls import check_call
+from ._marker import BY_ARGUMENTS, DECORATOR, Marker, marked_staticmethod, marker_of, named
 from ._symbols import find, variable
-from ._wrapping import DECORATORS, wrapped
+from ._wrapping import DECORATORS, type_of_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,24 +91,24 @@ class LoopLocalPlugin(Plugin):
             return False
         if "." not in fullname or fullname in _KNOWN_NAMES:  # any local variable can have a bare name: the hook finds its type
             return True
-        return _guarded(self, partial(self._stands_for_ours, fullname), default=False)
+        return _guarded(self, partial(self._refers_to_ours, fullname), default=False)
 
-    def _stands_for_ours(self, fullname: str) -> bool:
+    def _refers_to_ours(self, fullname: str) -> bool:
         node = find(self.lookup_fully_qualified, fullname)
         var = variable(node)
         if var is not None:
-            return known(var.type) is not None
+            return marker_of(var.type) is not None
         if node is not None and not self.options.fine_grained_incremental:  # under the daemon, a name can change its meaning
             self._names_of_others.add(fullname)
         return False
 
-    def _known_by_name(self, fullname: str) -> Known | None:
+    def _marker_by_name(self, fullname: str) -> Marker | None:
         var = variable(find(self.lookup_fully_qualified, fullname))
-        return None if var is None else known(var.type)
+        return None if var is None else marker_of(var.type)
 
     def _restore_name(self, fullname: str, ctx: FunctionSigContext | MethodSigContext) -> FunctionLike:
         signature = ctx.default_signature
-        function = known(signature) or self._known_by_name(fullname)
+        function = marker_of(signature) or self._marker_by_name(fullname)
         return signature if function is None else named(signature, function.name)
 
     def _report_class(self, fullname: str, ctx: ClassDefContext) -> bool:
@@ -117,28 +117,28 @@ class LoopLocalPlugin(Plugin):
 
     def _check_call(self, fullname: str, ctx: FunctionContext | MethodContext) -> Type:
         if fullname == _STATICMETHOD:
-            return carried(ctx.default_return_type, ctx.arg_types[0][0])
+            return marked_staticmethod(ctx.default_return_type, ctx.arg_types[0][0])
         api = ctx.api
-        if not isinstance(api, TypeChecker) or (function := self._known_callee(fullname, ctx.context, api)) is None:
+        if not isinstance(api, TypeChecker) or (function := self._callee_marker(fullname, ctx.context, api)) is None:
             return ctx.default_return_type
         if function.is_decorator:
-            return wrapped(function, ctx, api, self.lookup_fully_qualified)
-        look_at(function, ctx, api)
+            return type_of_wrapped(function, ctx, api, self.lookup_fully_qualified)
+        check_call(function, ctx, api)
         return ctx.default_return_type
 
-    def _known_callee(self, fullname: str, context: Context, api: TypeChecker) -> Known | None:
+    def _callee_marker(self, fullname: str, context: Context, api: TypeChecker) -> Marker | None:
         if fullname in DECORATORS:
-            return Known(DECORATOR, BY_ARGUMENTS, DECORATORS[fullname])
+            return Marker(DECORATOR, BY_ARGUMENTS, DECORATORS[fullname])
         for callee in _callees(context):
             if isinstance(callee, RefExpr) and callee.fullname in DECORATORS:
                 # mypy checks each overload of a factory against the decorator's parameter, and passes only this bare name.
                 if fullname == DECORATORS[callee.fullname]:
-                    return Known(DECORATOR, BY_ARGUMENTS, fullname)
+                    return Marker(DECORATOR, BY_ARGUMENTS, fullname)
                 continue
-            function = known(api.lookup_type(callee)) if api.has_type(callee) else None
+            function = marker_of(api.lookup_type(callee)) if api.has_type(callee) else None
             if function is not None and (not function.is_decorator or "." in fullname or fullname == function.name):
                 return function
-        return self._known_by_name(fullname)
+        return self._marker_by_name(fullname)
 
 
 def _callees(context: Context) -> list[Expression]:

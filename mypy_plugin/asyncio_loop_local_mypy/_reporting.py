@@ -1,4 +1,4 @@
-"""The codes, and how a finding is told from within a hook."""
+"""The error codes, and how a hook reports a finding."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ _CATEGORY = "asyncio-loop-local"
 KEY = ErrorCode("loop-local-key", "An argument that cannot be part of a key", _CATEGORY)
 FRESH_KEY = ErrorCode("loop-local-fresh-key", "An argument that is a new object at every call", _CATEGORY)
 NO_LOOP = ErrorCode("loop-local-no-loop", "A call where no event loop can be running", _CATEGORY)
-DECORATOR = ErrorCode("loop-local-decorator", "A class that is decorated in place of being wrapped", _CATEGORY)
+DECORATOR = ErrorCode("loop-local-decorator", "A class that is decorated instead of wrapped", _CATEGORY)
 SINGLE_USE = ErrorCode("loop-local-single-use", "A singleton of something that can be used only once", _CATEGORY)
 
 
 def report(api: TypeChecker, message: str, context: Context, code: ErrorCode) -> None:
-    """Report a finding that does not depend on which overload mypy is trying right now.
+    """Report a finding, also while mypy tries the overloads of a call around it.
 
-    Told in the ordinary way while mypy tries one, it would make that overload fail (mypy issue 7367), and be lost.
+    A plain ``api.fail`` would make the overload under trial fail, and then be discarded (mypy issue 7367).
     """
     watchers = _discarding_watchers(api)
     if watchers is None:
         api.fail(message, context, code=code)
-    elif not any(isinstance(item, LambdaExpr) for item in api.scope.stack):  # whose parameters have not their types yet
+    elif not any(isinstance(item, LambdaExpr) for item in api.scope.stack):  # its parameters may not have their final types yet
         kept = watchers[:]
         watchers.clear()
         try:
@@ -39,7 +39,7 @@ def report(api: TypeChecker, message: str, context: Context, code: ErrorCode) ->
 
 
 def _discarding_watchers(api: TypeChecker) -> list[ErrorWatcher] | None:
-    """The stack of mypy's error watchers, if one of them throws away what it is told; private to mypy, so it may be gone."""
+    """Return mypy's stack of error watchers if one of them discards errors; the stack is private, so it may be missing."""
     watchers: list[ErrorWatcher] | None = getattr(api.msg.errors, "_watchers", None)
     if not isinstance(watchers, list):
         return None

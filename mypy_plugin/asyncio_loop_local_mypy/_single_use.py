@@ -1,4 +1,4 @@
-"""``loop-local-single-use``: a singleton of a function whose results can be used only once."""
+"""``loop-local-single-use``: a singleton of a function whose result can be used only once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _KINDS = {
         f"asynchronous generator, which can be run only once: add @contextlib.asynccontextmanager and use {_STICKY}"
     ),
     "contextlib._GeneratorContextManager": (
-        "context manager, which can be entered only once: return what it gives, or use sticky_singleton_acm with an "
+        "context manager, which can be entered only once: return its value, or use sticky_singleton_acm with an "
         "@contextlib.asynccontextmanager function"
     ),
     "typing.Generator": (
@@ -27,9 +27,9 @@ _KINDS = {
 
 
 def finding(factory: ProperType, function: FuncDef | None) -> str | None:
-    """What is wrong with a singleton of this factory, as the rest of a sentence that says so."""
+    """Return the end of an error message that begins with the singleton; None if the result can be used again."""
     kind = _kind_of_result(factory)
-    if kind is None and function is not None:  # a generator function may say that it returns an iterator
+    if kind is None and function is not None:  # a generator function can be annotated as Iterator
         if function.is_async_generator:
             kind = "typing.AsyncGenerator"
         elif function.is_generator:

@@ -1,4 +1,4 @@
-"""What a name that mypy gives to a hook stands for."""
+"""Look-up of the names that mypy passes to a hook."""
 
 from __future__ import annotations
 
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def find(lookup: Lookup, fullname: str) -> SymbolNode | None:
-    """What a full name stands for."""
+    """Return the node that a full name refers to; None if there is none."""
     symbol = lookup(fullname)
     if symbol is None:
         class_name, _, attribute = fullname.rpartition(".")
         owner = lookup(class_name)
         if owner is None or not isinstance(owner.node, TypeInfo):
             return None
-        symbol = owner.node.get(attribute)  # along the MRO: mypy names the subclass that a call goes through
+        symbol = owner.node.get(attribute)  # searches the MRO: mypy passes the subclass's name for an inherited attribute
     return None if symbol is None else symbol.node
 
 
 def variable(node: SymbolNode | None) -> Var | None:
-    """The variable or attribute that a symbol is, or that a decorated function is in; None for what is none of them."""
-    if isinstance(node, OverloadedFuncDef):  # whose own type is that of its overloads
+    """Return the variable of a symbol: a variable, an attribute or a decorated function; None for any other symbol."""
+    if isinstance(node, OverloadedFuncDef):  # its own type has lost the mark, the implementation's has not
         node = node.impl
     if isinstance(node, Decorator):
         return node.var
@@ -36,6 +36,6 @@ def variable(node: SymbolNode | None) -> Var | None:
 
 
 def in_stub_file(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:
-    """A class of whose methods only the signatures are known."""
+    """Tell whether a class is defined in a stub file, which has the signatures of its methods and not their code."""
     module = modules.get(info.module_name)
     return module is not None and module.is_stub

@@ -1,4 +1,4 @@
-"""The type of what ``singleton`` and ``sticky_singleton_acm`` return, and what is wrong with what they are given."""
+"""The type of what ``singleton`` and ``sticky_singleton_acm`` return, and the check of the factory that they take."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from mypy.subtypes import find_member
 from mypy.types import CallableType, FunctionLike, Instance, NoneType, Overloaded, ProperType, Type, UnionType, get_proper_type
 
 from . import _single_use
-from ._marker import BY_ARGUMENTS, BY_OWN_KEY, DECORATOR, FACTORY, Known, marked, shown
+from ._marker import BY_ARGUMENTS, BY_OWN_KEY, DECORATOR, FACTORY, Marker, marked, quoted
 from ._reporting import SINGLE_USE, report
 
 if TYPE_CHECKING:
@@ -26,49 +26,49 @@ DECORATORS = {fullname: name for name, defined in _DEFINED_AS.items() for fullna
 _PARTIAL = "functools.partial"
 
 
-class _Given(NamedTuple):
-    """A factory as it was given to a decorator."""
+class _Factory(NamedTuple):
+    """A factory as a decorator takes it: the expression, its type, and its definition where that is known."""
 
-    written: Expression
+    expression: Expression
     type: ProperType
     function: FuncDef | None
 
 
-def wrapped(decorator: Known, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> Type:
-    """What a call of a decorator returns: a wrapped factory, or a decorator again where none was given."""
+def type_of_wrapped(decorator: Marker, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> Type:
+    """Return the marked type of a decorator's result: a wrapped factory, or a decorator if the call passes no factory."""
     result = get_proper_type(ctx.default_return_type)
     keys = BY_OWN_KEY if decorator.keys == BY_OWN_KEY or _has_own_key(ctx) else BY_ARGUMENTS
-    given = _factory(ctx)
-    if given is None:
-        return _with_marker(result, Known(DECORATOR, keys, decorator.name), api)
-    name = _name(given, ctx)
+    factory = _factory_argument(ctx)
+    if factory is None:
+        return _with_marker(result, Marker(DECORATOR, keys, decorator.name), api)
+    name = _name(factory, ctx)
     if decorator.name == _SINGLETON:
-        reason = _single_use.finding(given.type, given.function)
+        reason = _single_use.finding(factory.type, factory.function)
         if reason is not None:
-            report(api, f"A singleton of {shown(name)} {reason}", ctx.context, SINGLE_USE)
-    signature = _signature(given.type, has_key=_has_key(ctx))
+            report(api, f"A singleton of {quoted(name)} {reason}", ctx.context, SINGLE_USE)
+    signature = _signature(factory.type, has_key=_has_key(ctx))
     if signature is not None:
         result = _of_signature(signature, decorator.name, ctx, api, lookup) or result
-    elif decorator.name == _STICKY and isinstance(given.type, CallableType):
-        result = _of_union(given.type, ctx, api, lookup) or result
-    return _with_marker(result, Known(FACTORY, keys, name), api)
+    elif decorator.name == _STICKY and isinstance(factory.type, CallableType):
+        result = _of_union(factory.type, ctx, api, lookup) or result
+    return _with_marker(result, Marker(FACTORY, keys, name), api)
 
 
-def _with_marker(result: ProperType, what: Known, api: TypeChecker) -> ProperType:
+def _with_marker(result: ProperType, marker: Marker, api: TypeChecker) -> ProperType:
     if not isinstance(result, FunctionLike) or result.is_type_obj():
         return result
-    return marked(result, what, api.named_type("builtins.str"))
+    return marked(result, marker, api.named_type("builtins.str"))
 
 
-def _factory(ctx: FunctionContext | MethodContext) -> _Given | None:
+def _factory_argument(ctx: FunctionContext | MethodContext) -> _Factory | None:
     for parameter, written, types in zip(ctx.callee_arg_names, ctx.args, ctx.arg_types, strict=True):
         if parameter != "key" and len(written) == 1:
-            return _Given(written[0], get_proper_type(types[0]), _function(written[0], ctx))
+            return _Factory(written[0], get_proper_type(types[0]), _function(written[0], ctx))
     return None
 
 
 def _function(written: Expression, ctx: FunctionContext | MethodContext) -> FuncDef | None:
-    """The function given, if nothing else has decorated it before."""
+    """Return the definition of the factory, unless another decorator comes between it and ours."""
     if isinstance(ctx.context, Decorator):
         innermost = ctx.context.decorators[-1]
         return ctx.context.func if (innermost.line, innermost.column) == (written.line, written.column) else None
@@ -82,21 +82,21 @@ def _has_own_key(ctx: FunctionContext | MethodContext) -> bool:
     )
 
 
-def _name(given: _Given, ctx: FunctionContext | MethodContext) -> str:
-    """What mypy calls the factory in its errors, else how it is written."""
-    factory = _partially_applied(given.type) or given.type
-    name = factory.get_name() if isinstance(factory, FunctionLike) else None
+def _name(factory: _Factory, ctx: FunctionContext | MethodContext) -> str:
+    """Return the factory's name in mypy's errors, else the name in the source."""
+    typ = _partially_applied(factory.type) or factory.type
+    name = typ.get_name() if isinstance(typ, FunctionLike) else None
     if name is not None:
         return name
     if isinstance(ctx.context, Decorator):
         return ctx.context.func.name
-    if isinstance(given.written, NameExpr | MemberExpr):
-        return given.written.name
-    return f"__call__ of {factory.type.name}" if isinstance(factory, Instance) else "<unknown>"
+    if isinstance(factory.expression, NameExpr | MemberExpr):
+        return factory.expression.name
+    return f"__call__ of {typ.type.name}" if isinstance(typ, Instance) else "<unknown>"
 
 
 def _partially_applied(typ: ProperType) -> CallableType | None:
-    """What mypy knows of a ``functools.partial`` object; private to its own plugin, so it may be gone."""
+    """Return the signature of a ``functools.partial`` object; mypy keeps it in a private attribute, which may be missing."""
     if not isinstance(typ, Instance) or typ.type.fullname != _PARTIAL or typ.extra_attrs is None:
         return None
     function = get_proper_type(typ.extra_attrs.attrs.get("__mypy_partial"))
@@ -106,9 +106,9 @@ def _partially_applied(typ: ProperType) -> CallableType | None:
 
 
 def _signature(factory: ProperType, *, has_key: bool) -> FunctionLike | None:
-    """The signature of a factory from which mypy, as it was given, has inferred less than there is in it."""
+    """Return the signature of a factory if mypy has passed only a part of it to the decorator; else None."""
     if isinstance(factory, Overloaded) and has_key:
-        return factory  # overloads are kept only of an argument that is the only one
+        return factory  # mypy keeps the overloads only of a call's single argument
     if not isinstance(factory, Instance):
         return None
     partial = _partially_applied(factory)
@@ -117,7 +117,7 @@ def _signature(factory: ProperType, *, has_key: bool) -> FunctionLike | None:
 
 
 def _of_union(factory: CallableType, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> ProperType | None:
-    """What is returned for a factory of one of several context managers, of which mypy infers only what they share."""
+    """Return the result for a factory that returns a union of context managers; mypy alone infers only their common base."""
     made = get_proper_type(factory.ret_type)
     if not isinstance(made, UnionType):
         return None
@@ -137,7 +137,7 @@ def _has_key(ctx: FunctionContext | MethodContext) -> bool:
 def _of_signature(
     function: FunctionLike, decorator: str, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup
 ) -> ProperType | None:
-    """What a decorator returns for a signature that is given to it alone."""
+    """Return the type of a decorator's result if this signature were its only argument."""
     symbol = lookup(_DEFINED_AS[decorator])
     if symbol is None or not isinstance(symbol.node, OverloadedFuncDef):
         return None
@@ -147,6 +147,6 @@ def _of_signature(
     takes_factory = next((item for item in overloads.items if item.arg_kinds[:1] == [ARG_POS]), None)
     if takes_factory is None:
         return None
-    with api.msg.filter_errors():  # what can be said of the factory has been said
+    with api.msg.filter_errors():  # errors about the factory are already reported
         result, _ = api.expr_checker.check_call(takes_factory, [TempNode(function, context=ctx.context)], [ARG_POS], ctx.context)
     return get_proper_type(result)

@@ -1,4 +1,4 @@
-"""What a test has left open when it, and the fixtures that are its own, have been torn down; and whose doing it was."""
+"""The checks after each test: which resources are still open, and which test or fixture left them open."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ if TYPE_CHECKING:
 
     from asyncio_loop_local._loop_state import LoopState
 
-_ATTRIBUTE = "_asyncio_loop_local_owner"  # of a loop that is not the test's own
-_REPORTED = "loop_local"  # the name of a report's list
-_ADVICE = "Close the loop, or run what needs one with asyncio.run(), and what it holds is exited."
+_ATTRIBUTE = "_asyncio_loop_local_owner"  # set on a loop that no single test owns
+_REPORTED = "loop_local"  # the attribute of a report with the list
+_ADVICE = "Close the loop, or run the code with asyncio.run(): both exit what the loop holds."
 
-_left = pytest.StashKey[list[str]]()
+_left_open = pytest.StashKey[list[str]]()
 
 
 class _Owner:
-    """Whose a loop is: that of a fixture which several tests share, if it is not the test's own."""
+    """The owner of a loop that is not a single test's: a fixture that several tests share."""
 
     def __init__(self, fixture: pytest.FixtureDef[Any] | None = None) -> None:
         self._fixture = fixture
         self.has_ended = False
 
     def end(self) -> None:
-        """Its fixture has been torn down."""
+        """Note that the fixture has been torn down."""
         self.has_ended = True
 
     @property
@@ -40,7 +40,7 @@ class _Owner:
         return "" if self._fixture is None else f"fixture {self._fixture.argname!r}, of scope {self._fixture.scope!r},"
 
     def leads_to(self, loop: asyncio.AbstractEventLoop) -> bool:
-        """Whether its value is the loop, or has it, or has something that has it, as a runner that makes one at its first use."""
+        """Tell whether the fixture's value is the loop, or refers to it in at most two steps, as an ``asyncio.Runner`` does."""
         if self._fixture is None or self._fixture.cached_result is None:
             return False
         first = [self._fixture.cached_result[0]]
@@ -48,44 +48,44 @@ class _Owner:
         return any(each is loop for each in (*first, *second, *gc.get_referents(*second)))
 
 
-_NOBODY = _Owner()  # of loops that were there before the tests, or of which all is said
+_NOBODY = _Owner()  # of loops made before the tests, and of loops already reported
 
 
 class Watch:
-    """Looks after each test at the loops that are still open."""
+    """Checks after each test which loops are still open."""
 
     def __init__(self, *, fails: bool) -> None:
-        """``fails``: the test; else it is listed."""
+        """``fails``: whether a test that leaves a resource open fails; else it is listed."""
         self._fails = fails
         self._owners: list[_Owner] = []
         self._dropped: list[tuple[_Owner | None, str]] = []
 
     def pytest_configure(self) -> None:
-        """Hear of loops that are dropped unclosed, which may happen within a test."""
+        """Register for loops that are garbage-collected unclosed, which can happen during a test."""
         _process.when_dropped.append(self._note_dropped)
 
     def pytest_unconfigure(self) -> None:
-        """Hear of them no longer."""
+        """Undo the registration."""
         _process.when_dropped.remove(self._note_dropped)
 
     def _note_dropped(self, loop: asyncio.AbstractEventLoop, held: str) -> None:
-        self._dropped.append((_owner(loop), _told(loop, held)))
+        self._dropped.append((_owner(loop), _description(loop, held)))
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtestloop(self) -> Generator[None, object, object]:
-        """Loops that were made before are no test's."""
+        """Ignore the loops that were made before the first test."""
         for loop in _loops():
             _own(loop, _NOBODY)
         return (yield)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[Any]) -> Generator[None, object, object]:
-        """Loops that are made by a fixture which several tests share are its own."""
+        """Note the loops that a fixture of wider scope makes: they belong to it, not to a test."""
         if fixturedef.scope == "function":
             return (yield)
         owner = _Owner(fixturedef)
         self._owners.append(owner)
-        fixturedef.addfinalizer(owner.end)  # the first to be added is the last to be called
+        fixturedef.addfinalizer(owner.end)  # added first, so it is called last
         before = _loops()
         try:
             return (yield)
@@ -97,33 +97,33 @@ class Watch:
 
     @pytest.hookimpl(wrapper=True, tryfirst=True)
     def pytest_runtest_teardown(self, item: pytest.Item) -> Generator[None, None, None]:
-        """Say what is left when all that belongs to the test has been torn down."""
+        """Report what is still open once the test's own fixtures are torn down."""
         try:
             yield
         except Exception as error:
-            if said := self._what_is_left(item.nodeid):
-                error.add_note("\n".join(said))
+            if lines := self._report(item.nodeid):
+                error.add_note("\n".join(lines))
             raise
-        said = self._what_is_left(item.nodeid)
-        if said and self._fails:
-            with warnings.catch_warnings():  # what is said here need not be said again, in the midst of another test
+        lines = self._report(item.nodeid)
+        if lines and self._fails:
+            with warnings.catch_warnings():  # reported here, so it must not appear again during another test
                 warnings.simplefilter("ignore", ResourceWarning)
                 gc.collect()
-            pytest.fail("\n".join([*said, _ADVICE]), pytrace=False)
-        if said:
-            item.stash[_left] = said
+            pytest.fail("\n".join([*lines, _ADVICE]), pytrace=False)
+        if lines:
+            item.stash[_left_open] = lines
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-        """Let the report carry the list, from another process too."""
+        """Put the list into the report, which pytest-xdist sends from its workers to the main process."""
         report = yield
-        if _left in item.stash:
-            vars(report)[_REPORTED] = item.stash[_left]
-            del item.stash[_left]
+        if _left_open in item.stash:
+            vars(report)[_REPORTED] = item.stash[_left_open]
+            del item.stash[_left_open]
         return report
 
     def pytest_terminal_summary(self, terminalreporter: pytest.TerminalReporter) -> None:
-        """Write the list."""
+        """Print the list."""
         lists: list[list[str]] = [
             getattr(report, _REPORTED, []) for reports in terminalreporter.stats.values() for report in reports
         ]
@@ -133,27 +133,27 @@ class Watch:
                 terminalreporter.line(line)
             terminalreporter.line(_ADVICE)
 
-    def _what_is_left(self, test: str) -> list[str]:
-        said = [f"{test if owner is None else owner.name} {told}" for owner, told in self._dropped if owner is not _NOBODY]
+    def _report(self, test: str) -> list[str]:
+        lines = [f"{test if owner is None else owner.name} {text}" for owner, text in self._dropped if owner is not _NOBODY]
         self._dropped.clear()
         for loop, held in _holding():
             owner = _owner(loop) or next((each for each in self._owners if each.leads_to(loop)), None)
             if owner is None or owner.has_ended:
-                said.append(f"{test if owner is None else owner.name} {_told(loop, held)}")
+                lines.append(f"{test if owner is None else owner.name} {_description(loop, held)}")
                 setattr(loop, _ATTRIBUTE, _NOBODY)
             else:
                 _own(loop, owner)
         self._owners = [owner for owner in self._owners if not owner.has_ended]
-        return said
+        return lines
 
 
 def _loops() -> list[asyncio.AbstractEventLoop]:
-    # By type, and not with isinstance, which asks objects that stand for others what they are.
+    # By type: isinstance would run the code of proxy objects.
     return [each for each in gc.get_objects() if issubclass(type(each), asyncio.AbstractEventLoop)]
 
 
 def _holding() -> Iterator[tuple[asyncio.AbstractEventLoop, str]]:
-    """The loops that have come to an end, or to a halt, without being closed, and what they hold; not those of other threads."""
+    """Yield each loop that is neither closed nor running, with a description of what it holds."""
     for attached in _process._all_attached():
         state = cast("LoopState", attached)
         if not state.loop.is_closed() and not state.loop.is_running() and (held := state._held()):
@@ -166,9 +166,9 @@ def _owner(loop: asyncio.AbstractEventLoop) -> _Owner | None:
 
 def _own(loop: asyncio.AbstractEventLoop, owner: _Owner) -> None:
     if _owner(loop) is None:
-        with suppress(AttributeError, TypeError):  # the library cannot set anything on it either
+        with suppress(AttributeError, TypeError):  # a loop that takes no attributes: the library cannot use it either
             setattr(loop, _ATTRIBUTE, owner)
 
 
-def _told(loop: asyncio.AbstractEventLoop, held: str) -> str:
+def _description(loop: asyncio.AbstractEventLoop, held: str) -> str:
     return f"left {held} open on an event loop that nobody has closed, of class {type(loop).__qualname__}"

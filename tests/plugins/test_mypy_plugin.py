@@ -73,31 +73,31 @@ def key(argument: int | str, name: str, typ: str, *, holds: str | None = None) -
     which = f'"{argument}"' if isinstance(argument, str) else argument
     what = "which" if holds is None else f'which holds "{holds}", which'
     return (
-        f'Argument {which} to {name} has type "{typ}", {what} is neither hashable nor counted by value, so it cannot be part of '
-        f"a key: pass something hashable, or say with key=... what makes two calls the same  [loop-local-key]"
+        f'Argument {which} to {name} has type "{typ}", {what} is neither hashable nor compared by value, so it cannot be part of '
+        f"a key: pass something hashable, or use key=... to say which calls are the same  [loop-local-key]"
     )
 
 
 def fresh(argument: int | str, name: str, new: str, *, verb: str = "is") -> str:
     which = f'"{argument}"' if isinstance(argument, str) else argument
     return (
-        f"Argument {which} to {name} {verb} a new {new} at every call, which equals no other, so no call finds what another one "
-        f"has made: make it once and pass that one, or make it inside the factory, or say with key=... what makes two calls the "
-        f"same  [loop-local-fresh-key]"
+        f"Argument {which} to {name} {verb} a new {new} at every call, equal to no other, so each call makes a value of its own: "
+        f"create it once and pass that one, create it inside the factory, or use key=... to say which calls are the same"
+        f"  [loop-local-fresh-key]"
     )
 
 
 def no_loop(name: str) -> str:
     return (
         f"{name} is called while the module is imported, when no event loop is running: call it in a coroutine, or in a "
-        f"function that one calls  [loop-local-no-loop]"
+        f"function that a coroutine calls  [loop-local-no-loop]"
     )
 
 
 def decorator(name: str, cls: str) -> str:
     return (
-        f'"{name}" makes a function of the class "{cls}", which mypy goes on taking for a class: leave the class as it is, and '
-        f"wrap it under another name, as in get_{cls.lower()} = {name}({cls})  [loop-local-decorator]"
+        f'"{name}" replaces the class "{cls}" with a function, but mypy still treats it as a class: leave the class '
+        f"undecorated and wrap it under another name, as in get_{cls.lower()} = {name}({cls})  [loop-local-decorator]"
     )
 
 
@@ -109,7 +109,7 @@ STICKY = "sticky_singleton_acm, which enters it once and gives its value to ever
 ENTERED_ONCE = f"asynchronous context manager, which can be entered only once: use {STICKY}"
 RUN_ONCE = f"asynchronous generator, which can be run only once: add @contextlib.asynccontextmanager and use {STICKY}"
 SYNC_ENTERED_ONCE = (
-    "context manager, which can be entered only once: return what it gives, or use sticky_singleton_acm with an "
+    "context manager, which can be entered only once: return its value, or use sticky_singleton_acm with an "
     "@contextlib.asynccontextmanager function"
 )
 GENERATOR = (
@@ -890,7 +890,7 @@ def plugin(version):
 """
 
 
-@pytest.mark.parametrize("broken", [["find"], ["look_at", "named"], ["wrapped", "carried"], ["known"]])
+@pytest.mark.parametrize("broken", [["find"], ["check_call", "named"], ["type_of_wrapped", "marked_staticmethod"], ["marker_of"]])
 def test_a_failure_inside_the_plugin_is_silence(tmp_path: Path, broken: list[str]) -> None:
     """Where the plugin itself fails, mypy goes on, and says what it says without it."""
     text = BROKEN_PLUGIN.replace("BROKEN", repr(broken))

@@ -172,7 +172,7 @@ def test_a_test_that_leaves_a_resource_open_fails(tmp_path: Path) -> None:
         )
     assert "test_loop_of_uvloop left connect('h') open on an event loop that nobody has closed, of class Loop\n" in outcome.output
     assert "test_callback left atexit callback print('never') open on " in outcome.output
-    assert outcome.output.count("Close the loop, or run what needs one with asyncio.run(), and what it holds is exited.") == len(
+    assert outcome.output.count("Close the loop, or run the code with asyncio.run(): both exit what the loop holds.") == len(
         names(LEFT)
     )
 
