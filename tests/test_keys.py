@@ -27,7 +27,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from asyncio_loop_local import _keys, singleton, sticky_singleton_acm
-from asyncio_loop_local._keys import ByValue, counted
+from asyncio_loop_local._keys import Snapshot, freeze
 
 T = TypeVar("T")
 Written = tuple[tuple[Any, ...], dict[str, Any]]
@@ -777,17 +777,17 @@ def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
         reads.append(of)
         return signature(of, **options)
 
-    counted = _keys._counted_default
+    freeze_default = _keys._freeze_default
 
     def counting_defaults(default: object) -> Hashable:
         keyed.append(default)
-        return counted(default)
+        return freeze_default(default)
 
     def connect(host: str, options: dict[str, int] = {"a": 1}) -> object:
         return object()
 
     monkeypatch.setattr(inspect, "signature", counting_signature)
-    monkeypatch.setattr(_keys, "_counted_default", counting_defaults)
+    monkeypatch.setattr(_keys, "_freeze_default", counting_defaults)
     make = singleton(connect)
     for _ in range(3):
         assert on_a_loop(lambda: make("h") is make(host="h"))
@@ -911,8 +911,8 @@ def test_arguments_are_one_exactly_if_they_are_worth_the_same(values: list[Any])
 @given(anything())
 def test_nothing_is_mistaken_for_the_key_of_something_else(value: Any) -> None:
     """An argument that is built like the inside of a key is not taken for what that key stands for."""
-    key = counted(value)
-    form: Any = tuple(key) if isinstance(key, ByValue) else (type(value), value)
+    key = freeze(value)
+    form: Any = tuple(key) if isinstance(key, Snapshot) else (type(value), value)
     disguises: list[Any] = [form, (form,), [*form], (form[0], form), frozenset({form})]
     for disguise in disguises:
         assert COUNTS["singleton"](make_of, call(value), call(disguise)) == 2

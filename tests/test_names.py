@@ -24,7 +24,7 @@ from hypothesis import strategies as st
 
 from asyncio_loop_local import atexit, singleton, sticky_singleton_acm
 from asyncio_loop_local._names import call_name, name_of, name_of_acm
-from asyncio_loop_local._secrets import masked, shown
+from asyncio_loop_local._secrets import mask_secrets, safe_repr
 
 SECRET = "hunter2correcthorse"
 
@@ -177,7 +177,7 @@ NOT_SECRET: list[tuple[object, str]] = [
 @pytest.mark.parametrize(("value", "text"), NOT_SECRET, ids=[text for _, text in NOT_SECRET])
 def test_what_is_no_secret_is_shown(value: object, text: str) -> None:
     """Hosts, ports, user names, limits, paths and what is left empty stand in a name as they are."""
-    assert shown(value) == text
+    assert safe_repr(value) == text
 
 
 @pytest.mark.parametrize(
@@ -329,7 +329,7 @@ def test_no_secret_is_ever_shown(leak: Callable[[str], object], secret: str) -> 
     around = f"connect(host=, options={{'it': {leak('#' * 12)!r}}})"
     assume(not any(secret[at : at + 4] in around for at in range(len(secret) - 3)))
     for text in (
-        shown(value),
+        safe_repr(value),
         call_name(connect, ("host",), (value,), {}),
         call_name(connect, (), (), {"options": {"it": value}}),
     ):
@@ -346,15 +346,15 @@ def test_a_secret_of_any_characters_is_masked_where_its_name_is_known(secret: st
     assert call_name(connect, (), ("h",), {"password": secret}) == expected[0]
     assert call_name(connect, (), ("h", {"password": secret}), {}) == expected[1]
     assert call_name(connect, (), ("h", [("password", secret)]), {}) == expected[2]
-    assert shown(Settings(secret)) == "Settings(password=***, host='h')"
-    assert shown(Settings([secret, {"a": secret}])) == "Settings(password=***, host='h')"
+    assert safe_repr(Settings(secret)) == "Settings(password=***, host='h')"
+    assert safe_repr(Settings([secret, {"a": secret}])) == "Settings(password=***, host='h')"
 
 
 @generated
 @given(st.recursive(st.text() | st.binary() | st.integers(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
 def test_anything_can_be_shown(value: object) -> None:
     """A name is a short text, whatever the arguments."""
-    assert 0 < len(shown(value)) <= 200
+    assert 0 < len(safe_repr(value)) <= 200
     assert len(call_name(connect, (), (value, value), {"a": value})) <= 200
 
 
@@ -367,7 +367,7 @@ def test_a_broken_repr_does_not_break_a_name() -> None:
 
     broken = Broken()
     name = Broken.__qualname__
-    assert shown(broken) == f"<{name} object>"
+    assert safe_repr(broken) == f"<{name} object>"
     assert f"<{name} object>" in call_name(connect, (), ([broken], 1), {"options": {"a": broken}})
     assert call_name(connect, (), ([broken], 1), {}).endswith(", 1)")
 
@@ -376,7 +376,7 @@ def test_a_structure_that_holds_itself_can_be_shown() -> None:
     """A list that holds itself has a finite name."""
     inner: list[object] = []
     inner.append({"a": inner})
-    assert "..." in shown(inner)
+    assert "..." in safe_repr(inner)
 
 
 def test_a_long_value_is_shortened() -> None:
@@ -397,7 +397,7 @@ def test_a_very_long_value_is_named_at_once(piece: str) -> None:
     text = piece * (1_000_000 // len(piece))
     for value in (text, text.encode(), Said(text), [text], Settings(text)):
         assert len(call_name(connect, (), (value,), {})) <= 200
-    assert len(masked(text[:10_000])) <= 20_000
+    assert len(mask_secrets(text[:10_000])) <= 20_000
 
 
 def test_of_a_very_large_container_only_the_first_items_are_looked_at() -> None:

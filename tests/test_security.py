@@ -46,7 +46,7 @@ from asyncio_loop_local import (
     sticky_singleton_acm,
     storage,
 )
-from asyncio_loop_local._secrets import shown
+from asyncio_loop_local._secrets import safe_repr
 from conftest import Run
 
 generated = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -373,7 +373,7 @@ def test_what_is_in_no_attribute_is_not_overlooked() -> None:
     def check() -> None:
         with closing(Database(":memory:")) as database:
             for argument in (database, [database], Settings({"of": database})):
-                with pytest.raises(TypeError, match="unhashable and not counted by value"):
+                with pytest.raises(TypeError, match="unhashable and cannot be compared by value"):
                     make(argument)
 
     on_a_loop(check)
@@ -1038,7 +1038,7 @@ def all_that_is_said(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 OCCASIONS = [
     *("needs the next one first", "in use by", "called from inside", "died while it was held", "the exit of", "nobody waited"),
     *("though nobody had cancelled it", "entering", "a task left behind", "must be what"),
-    *("is unhashable and not counted", "raised by the exit of", "atexit callback", "exited", "Executing"),
+    *("is unhashable and cannot be compared", "raised by the exit of", "atexit callback", "exited", "Executing"),
 ]
 
 
@@ -1165,4 +1165,4 @@ def test_what_is_no_secret_is_still_told() -> None:
         "postgresql://db1:5432,db2:5432/app",
         {"password": None},
     ):
-        assert shown(value) == repr(value)
+        assert safe_repr(value) == repr(value)

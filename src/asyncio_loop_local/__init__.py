@@ -13,7 +13,7 @@ The map of the house. Each floor imports only from those below it.
       its loop; ``_exit_order``: the order in which all that ends;
       ``_cycles``: who waits for whom; ``_interrupt``: Ctrl-C meanwhile;
       ``_process``: the interpreter's exit, and a fork
-0     ``_keys``: what makes two calls the same call; ``_carried``: what is one object, wherever it is carried;
+0     ``_keys``: what makes two calls the same call; ``_pickling``: objects that keep their identity;
       ``_names`` and ``_secrets``: how calls are shown; ``_waiters``; ``_typing``
 ====  ===================================================================================================
 

@@ -10,10 +10,10 @@ from operator import is_
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ._carried import Carried
 from ._keys import CallKeys, OwnKeys
 from ._loop_state import loop_state, running_loop
 from ._names import name_of
+from ._pickling import PicklesByIdentity
 
 if TYPE_CHECKING:
     from ._keys import Arguments
@@ -59,7 +59,7 @@ class Call:
     @property
     def name(self) -> str:
         """The call as people read it."""
-        return self.keys.shown(self.args, self.kwargs)
+        return self.keys.describe(self.args, self.kwargs)
 
     def forget(self) -> None:
         """The value is spent: the next call makes a new one."""
@@ -151,7 +151,7 @@ class Calls:
         return None if call is None or call.forgotten else call
 
 
-class Factory(Carried):
+class Factory(PicklesByIdentity):
     """A wrapped factory: how a call of it finds its value on the running loop, or makes it."""
 
     __slots__ = ("_make", "_name", "keys")
@@ -170,7 +170,7 @@ class Factory(Carried):
         calls = state.calls.get(self)
         if calls is None:
             calls = state.calls[self] = Calls()
-        arguments = self.keys.count(args, kwargs)
+        arguments = self.keys.freeze(args, kwargs)
         if arguments[1] is not kwargs:  # else they were not found as they are
             try:
                 return calls.find(*arguments[0], **arguments[1])
@@ -201,7 +201,7 @@ class Factory(Carried):
         calls = state.calls.get(self)
         if calls is None:
             return None, None
-        key = self.keys.key(*self.keys.count(args, kwargs))
+        key = self.keys.key(*self.keys.freeze(args, kwargs))
         call = calls.remembered_by(key)
         if call is not None:
             return call, call.resource

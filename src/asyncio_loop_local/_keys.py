@@ -1,4 +1,4 @@
-"""What makes two calls of a factory the same call. Knows nothing of asyncio."""
+"""Keys of calls: two calls of a factory are the same call if their keys are equal. Independent of asyncio."""
 
 from __future__ import annotations
 
@@ -16,145 +16,149 @@ from ._names import call_name, name_of
 
 _PY_TPFLAGS_HEAPTYPE = 1 << 9
 _POINTER = calcsize("P")
-_ROOMS = ("__dict__", "__weakref__")
+_NON_FIELD_SLOTS = ("__dict__", "__weakref__")
 
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
-# Equal to nothing but their own kind, so they can stand in a key as they are; of all others the type is told too.
+# Plain types: their instances never equal one of another type, so a key holds them without their type.
 _PLAIN = frozenset({str, bytes, NoneType})
-# Hashable by themselves and no containers: what most arguments are.
+# Other hashable types that are not containers. Most arguments are of one of these.
 _ATOMS = _PLAIN | {int, float, complex, bool, type, FunctionType}
-# pydantic's record of which fields were given: no part of the value, and its own == leaves it out too.
-_NO_ATTRIBUTES = frozenset({"__dict__", "__weakref__", "__pydantic_fields_set__"})
+# pydantic records there which fields were given. Its own == ignores that, and so do keys.
+_IGNORED_SLOTS = frozenset({"__dict__", "__weakref__", "__pydantic_fields_set__"})
 
 
-class ByValue(tuple[Hashable, ...]):
-    """The key of an argument that counts by value: a type of its own, so that no argument is ever equal to it."""
+class Snapshot(tuple[Hashable, ...]):
+    """A frozen copy of an unhashable argument or a container. Its type is private, so no argument equals one by accident."""
 
     __slots__ = ()
 
 
 class _CannotBeKey(Exception):
-    """Raised with the value that neither hashes nor counts by value, and why."""
+    """A value can neither be hashed nor frozen. The arguments are the value and the reason."""
 
 
-def counted(value: object) -> Hashable:
-    """The value itself if it is hashable and no container, else what it is worth now, as a `ByValue`."""
+def freeze(value: object) -> Hashable:
+    """Return the value if it is hashable and not a container, else a frozen snapshot of it."""
     kind = type(value)
     if kind in _ATOMS:
         return value
     if kind is dict and _PLAIN.issuperset(map(type, _dict_values(value))) and _PLAIN.issuperset(map(type, _dict_keys(value))):
-        return ByValue((dict, frozenset(_dict_items(value)), None))  # headers and the like: as below, in half the time
-    form = _form(value, kind, set())
-    return ByValue(form) if len(form) == 3 else form[1]
+        # A fast path for dicts of strings, such as headers: the same result in half the time.
+        return Snapshot((dict, frozenset(_dict_items(value)), None))
+    frozen = _freeze_with_type(value, kind, set())
+    return Snapshot(frozen) if len(frozen) == 3 else frozen[1]
 
 
-def _frozen(value: object, around: set[int]) -> Hashable:
-    """What a value inside a container, or an attribute, is in a key."""
+def _freeze_item(value: object, ancestors: set[int]) -> Hashable:
+    """Freeze an item of a container, or an attribute's value."""
     kind = type(value)
     if kind in _PLAIN:
         return value
-    return _form(value, kind, around)
+    return _freeze_with_type(value, kind, ancestors)
 
 
-def _form(value: Any, kind: type, around: set[int]) -> tuple[Hashable, ...]:
-    """The type and the value, if that is hashable and no container; else the type and what it is worth now."""
+def _freeze_with_type(value: Any, kind: type, ancestors: set[int]) -> tuple[Hashable, ...]:
+    """Return (type, value) if the value is hashable and not a container, else (type, frozen items, frozen attributes).
+
+    ``ancestors`` are the ids of the containers and objects that hold the value.
+    """
     if kind in _ATOMS:
         return kind, value
-    exact = _CONTAINERS.get(kind)
-    contents = exact or _contents_of(kind)
-    if contents is None:
+    exact_freezer = _FREEZERS.get(kind)
+    freezer = exact_freezer or _freezer_for(kind)
+    if freezer is None:
         try:
             hash(value)
         except (TypeError, ValueError) as error:
-            if isinstance(error, ValueError) and kind is not memoryview:  # which says so of a writable one
+            if isinstance(error, ValueError) and kind is not memoryview:  # a writable memoryview raises ValueError, not TypeError
                 raise
-            if type(kind.__eq__) is not FunctionType or not _is_told_by_attributes(kind):
-                raise _CannotBeKey(value, "is unhashable and not counted by value") from error
+            if type(kind.__eq__) is not FunctionType or not state_is_in_attributes(kind):
+                raise _CannotBeKey(value, "is unhashable and cannot be compared by value") from error
         else:
             return kind, value
-    if id(value) in around:
-        raise _CannotBeKey(value, "holds itself")
-    around.add(id(value))
+    if id(value) in ancestors:
+        raise _CannotBeKey(value, "contains itself")
+    ancestors.add(id(value))
     try:
-        form = contents(value, around) if contents is not None else ()
-        return kind, form, None if exact is not None else _attributes(value, kind, around)
+        items = freezer(value, ancestors) if freezer is not None else ()
+        return kind, items, None if exact_freezer is not None else _freeze_attributes(value, kind, ancestors)
     finally:
-        around.discard(id(value))
+        ancestors.discard(id(value))
 
 
-def _contents_of(kind: type[Any]) -> Callable[[Any, set[int]], Hashable] | None:
-    """How the items of a container are counted; None if it is none, or hashes in a way of its own."""
-    for container, contents in _CONTAINERS.items():
-        if container in kind.__mro__:  # not isinstance, which believes what a proxy says of its class
+def _freezer_for(kind: type[Any]) -> Callable[[Any, set[int]], Hashable] | None:
+    """Return the freezer for a subclass of a container; None for other types and for subclasses with a hash of their own."""
+    for container, freezer in _FREEZERS.items():
+        if container in kind.__mro__:  # isinstance() would trust the __class__ of a proxy
             own_hash = kind.__hash__ is not container.__hash__ and kind.__hash__ is not None
-            return None if own_hash else contents
+            return None if own_hash else freezer
     return None
 
 
-Contents = Callable[[Any, set[int]], Hashable]
+Freezer = Callable[[Any, set[int]], Hashable]
 
-# Read in the ways of the container itself: a subclass may show less than it holds, as dicts of many values a key do.
+# The methods of the base classes: those of a subclass may hide items. A multidict shows one value for each key.
 _dict_items: Callable[[Any], Iterable[tuple[Any, Any]]] = cast("Any", dict).items
 _dict_keys: Callable[[Any], Iterable[Any]] = cast("Any", dict).keys
 _dict_values: Callable[[Any], Iterable[Any]] = cast("Any", dict).values
 _ordered_items: Callable[[Any], Iterable[tuple[Any, Any]]] = cast("Any", OrderedDict).items
 
 
-def _in_order(items_of: Callable[[Any], Iterable[Any]]) -> Contents:
-    return lambda container, around: tuple([_frozen(item, around) for item in items_of(container)])
+def _freeze_in_order(items_of: Callable[[Any], Iterable[Any]]) -> Freezer:
+    return lambda container, ancestors: tuple([_freeze_item(item, ancestors) for item in items_of(container)])
 
 
-def _in_any_order(items_of: Callable[[Any], Iterable[Any]]) -> Contents:
-    return lambda container, around: frozenset([_frozen(item, around) for item in items_of(container)])
+def _freeze_in_any_order(items_of: Callable[[Any], Iterable[Any]]) -> Freezer:
+    return lambda container, ancestors: frozenset([_freeze_item(item, ancestors) for item in items_of(container)])
 
 
-def _pairs_in_order(container: Any, around: set[int]) -> Hashable:
-    return tuple([(_frozen(key, around), _frozen(value, around)) for key, value in _ordered_items(container)])
+def _freeze_pairs_in_order(container: Any, ancestors: set[int]) -> Hashable:
+    return tuple([(_freeze_item(key, ancestors), _freeze_item(value, ancestors)) for key, value in _ordered_items(container)])
 
 
-def _pairs_in_any_order(container: Any, around: set[int]) -> Hashable:
-    return frozenset([(_frozen(key, around), _frozen(value, around)) for key, value in _dict_items(container)])
+def _freeze_pairs_in_any_order(container: Any, ancestors: set[int]) -> Hashable:
+    return frozenset([(_freeze_item(key, ancestors), _freeze_item(value, ancestors)) for key, value in _dict_items(container)])
 
 
-def _as_bytes(container: Any, _around: set[int]) -> Hashable:
+def _freeze_bytearray(container: Any, _around: set[int]) -> Hashable:
     return bytes(bytearray.copy(container))
 
 
-_CONTAINERS: dict[type[Any], Contents] = {
-    OrderedDict: _pairs_in_order,
-    dict: _pairs_in_any_order,
-    tuple: _in_order(cast("Any", tuple).__iter__),
-    list: _in_order(cast("Any", list).__iter__),
-    frozenset: _in_any_order(cast("Any", frozenset).__iter__),
-    set: _in_any_order(cast("Any", set).__iter__),
-    deque: _in_order(cast("Any", deque).__iter__),
-    bytearray: _as_bytes,
+_FREEZERS: dict[type[Any], Freezer] = {
+    OrderedDict: _freeze_pairs_in_order,
+    dict: _freeze_pairs_in_any_order,
+    tuple: _freeze_in_order(cast("Any", tuple).__iter__),
+    list: _freeze_in_order(cast("Any", list).__iter__),
+    frozenset: _freeze_in_any_order(cast("Any", frozenset).__iter__),
+    set: _freeze_in_any_order(cast("Any", set).__iter__),
+    deque: _freeze_in_order(cast("Any", deque).__iter__),
+    bytearray: _freeze_bytearray,
 }
 
 
-def _is_told_by_attributes(kind: type) -> bool:
-    """Whether instances have no state but their attributes: no class written in C is among the bases, save `object`."""
+def state_is_in_attributes(kind: type) -> bool:
+    """Whether all state of an instance is in its attributes: no base but `object` is implemented in C."""
     for base in kind.__mro__:
         made_in_c = not base.__flags__ & _PY_TPFLAGS_HEAPTYPE or getattr(base.__new__, "__self__", None) is base
-        if base is not object and (made_in_c or _has_hidden_room(base)):
+        if base is not object and (made_in_c or _has_hidden_fields(base)):
             return base is Generic
     return True
 
 
-def _has_hidden_room(kind: type) -> bool:
-    """Whether instances have more room than their slots need, as those of a class written in C that has no ``__new__`` have."""
-    slots = sum(type(slot) is MemberDescriptorType or name in _ROOMS for name, slot in vars(kind).items())
+def _has_hidden_fields(kind: type) -> bool:
+    """Whether instances have more fields than slots: a class implemented in C, without a ``__new__``, has such fields."""
+    slots = sum(type(slot) is MemberDescriptorType or name in _NON_FIELD_SLOTS for name, slot in vars(kind).items())
     base = kind.__base__
     return base is not None and kind.__basicsize__ > base.__basicsize__ + slots * _POINTER
 
 
-def _attributes(value: Any, kind: type, around: set[int]) -> Hashable:
-    """Attributes and slots by name, without the caches that ``functools.cached_property`` leaves among them."""
+def _freeze_attributes(value: Any, kind: type, ancestors: set[int]) -> Hashable:
+    """Freeze all attributes and slots, but for the values that ``functools.cached_property`` has stored."""
     found: list[tuple[int, str, Any]] = []
-    for place, base in enumerate(kind.__mro__):  # two of them may have slots of one name
+    for place, base in enumerate(kind.__mro__):  # two classes may have slots of the same name
         for name, slot in vars(base).items():
-            if type(slot) is MemberDescriptorType and name not in _NO_ATTRIBUTES:
+            if type(slot) is MemberDescriptorType and name not in _IGNORED_SLOTS:
                 with suppress(AttributeError):
                     found.append((place, name, slot.__get__(value, kind)))
     found += [(-1, name, item) for name, item in getattr(value, "__dict__", {}).items()]
@@ -162,27 +166,27 @@ def _attributes(value: Any, kind: type, around: set[int]) -> Hashable:
         return None
     return frozenset(
         [
-            (place, name, _frozen(item, around))
+            (place, name, _freeze_item(item, ancestors))
             for place, name, item in found
             if not isinstance(inspect.getattr_static(kind, name, None), cached_property)
         ]
     )
 
 
-class _Parameters(NamedTuple):
-    """What a signature says of how arguments are taken."""
+class _Signature(NamedTuple):
+    """How a factory takes its arguments: names of its parameters, and frozen defaults."""
 
     order: tuple[str, ...]
     positional: tuple[str, ...]
     by_keyword: frozenset[str]
     required: frozenset[str]
     defaults: dict[str, Hashable]
-    more: str | None
-    more_by_name: str | None
+    var_positional: str | None
+    var_keyword: str | None
 
     @classmethod
-    def of(cls, factory: Callable[..., object]) -> _Parameters:
-        """Those of a factory; of a built-in callable that tells no signature, all that can be."""
+    def of(cls, factory: Callable[..., object]) -> _Signature:
+        """Read the factory's signature. A built-in callable without one is assumed to take any arguments."""
         try:
             parameters = list(inspect.signature(factory).parameters.values())
         except (TypeError, ValueError):
@@ -190,7 +194,7 @@ class _Parameters(NamedTuple):
         positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
         by_keyword = [each.name for each in parameters if each.kind in (each.POSITIONAL_OR_KEYWORD, each.KEYWORD_ONLY)]
         order = tuple(dict.fromkeys(chain(positional, by_keyword)))
-        defaults = {each.name: _counted_default(each.default) for each in parameters if each.default is not each.empty}
+        defaults = {each.name: _freeze_default(each.default) for each in parameters if each.default is not each.empty}
         return cls(
             order,
             tuple(positional),
@@ -202,9 +206,9 @@ class _Parameters(NamedTuple):
         )
 
 
-def _have_others(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
-    """Whether there is any argument that is no atom."""
-    for value in args:  # with any() it takes three times as long, at each call that is not found as it is
+def _need_freezing(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
+    """Whether any argument is not of an atomic type."""
+    for value in args:  # any() takes three times as long, and this runs at each call that misses the first cache
         if type(value) not in _ATOMS:
             return True
     return not _ATOMS.issuperset(map(type, kwargs.values()))
@@ -214,102 +218,107 @@ _NO_NAMES: frozenset[Any] = frozenset()
 
 
 class CallKeys:
-    """The keys of one factory's calls; its signature is read once, at the first call that asks."""
+    """Makes the keys of one factory's calls. Reads its signature once, when it is first needed."""
 
-    __slots__ = ("_factory", "_known_parameters")
+    __slots__ = ("_factory", "_known_signature")
 
     def __init__(self, factory: Callable[..., object]) -> None:
         self._factory = factory
-        self._known_parameters: _Parameters | None = None
+        self._known_signature: _Signature | None = None
 
     @property
-    def _parameters(self) -> _Parameters:
-        known = self._known_parameters
-        if known is None:  # two threads may both come here, and find out the same
-            known = self._known_parameters = _Parameters.of(self._factory)
+    def _signature(self) -> _Signature:
+        known = self._known_signature
+        if known is None:  # two threads may do this at the same time, with the same result
+            known = self._known_signature = _Signature.of(self._factory)
         return known
 
-    def shown(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-        """The call as people read it, without the secrets that are among its arguments."""
-        known = self._parameters
-        more_by_name = dict.fromkeys(kwargs.keys() - known.by_keyword, known.more_by_name or "")
-        return call_name(self._factory, known.positional, args, kwargs, more=known.more or "", more_by_name=more_by_name)
+    def describe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+        """Return the call as text, with the secrets in its arguments masked."""
+        known = self._signature
+        extra = dict.fromkeys(kwargs.keys() - known.by_keyword, known.var_keyword or "")
+        return call_name(
+            self._factory, known.positional, args, kwargs, var_positional=known.var_positional or "", var_keyword=extra
+        )
 
-    def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        """The arguments with each that is no hashable value of its own replaced by what it is worth now.
+    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Replace each argument that is unhashable, or a container, with a frozen snapshot of it.
 
-        :returns: the very arguments, where there is none to be replaced.
-        :raises TypeError: for the first that cannot be part of a key, by its name.
+        :returns: the same tuple and dict if there is nothing to replace.
+        :raises TypeError: if an argument cannot be part of a key; the message names the first such argument.
         """
-        if not _have_others(args, kwargs):
+        if not _need_freezing(args, kwargs):
             return args, kwargs
         argument: int | str = 0
         try:
-            counted_args: list[Hashable] = []
-            for argument, value in enumerate(args):  # noqa: B007  # read when counting fails
-                counted_args.append(counted(value))
-            counted_kwargs: dict[str, Hashable] = {}
+            frozen_args: list[Hashable] = []
+            for argument, value in enumerate(args):  # noqa: B007  # read if freezing fails
+                frozen_args.append(freeze(value))
+            frozen_kwargs: dict[str, Hashable] = {}
             for argument, value in kwargs.items():
-                counted_kwargs[argument] = counted(value)
+                frozen_kwargs[argument] = freeze(value)
         except _CannotBeKey as error:
             culprit, reason = error.args
             cause = error.__cause__
         else:
-            return tuple(counted_args), counted_kwargs
-        raise TypeError(self._complaint(argument, (args, kwargs), culprit, reason)) from cause
+            return tuple(frozen_args), frozen_kwargs
+        raise TypeError(self._error_message(argument, (args, kwargs), culprit, reason)) from cause
 
-    def _complaint(self, argument: int | str, call: Arguments, culprit: object, reason: str) -> str:
+    def _error_message(self, argument: int | str, call: Arguments, culprit: object, reason: str) -> str:
         if isinstance(argument, str):
             name, value = argument, call[1][argument]
         else:
-            positional, more = self._parameters.positional, self._parameters.more
+            positional, var_positional = self._signature.positional, self._signature.var_positional
             known = argument < len(positional)
-            name = positional[argument] if known else f"*{more}" if more else f"#{argument + 1}"
+            name = positional[argument] if known else f"*{var_positional}" if var_positional else f"#{argument + 1}"
             value = call[0][argument]
         what = _type_name(culprit)
         where = f"is of type {what}, which" if culprit is value else f"holds an object of type {what}, which"
         return (
-            f"argument {name!r} of {name_of(self._factory)}() {where} {reason}, so it cannot be part of the key "
-            f"by which a call finds its value again: pass something hashable, or say with key=… what makes two calls the same"
+            f"argument {name!r} of {name_of(self._factory)}() {where} {reason}, so it cannot be part of the key of a call: "
+            f"pass something hashable, or give the factory a key=… function that returns something hashable"
         )
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """One key for all the ways to write a call of counted arguments: by position, by name, defaults given or not."""
-        parameters = self._parameters
-        if not kwargs and len(args) == len(parameters.order) == len(parameters.positional):
-            return _typed(args), (), _NO_NAMES
-        bound: dict[str, Any] = dict(zip(parameters.positional, args, strict=False))
-        more = args[len(parameters.positional) :]
-        by_name: dict[str, Any] = {}
-        misfit = bool(more) and parameters.more is None
+        """Return the key of a call. It is the same for arguments by position or by name, and for defaults given or omitted.
+
+        :param args: as `freeze` returned them, and ``kwargs`` too.
+        """
+        signature = self._signature
+        if not kwargs and len(args) == len(signature.order) == len(signature.positional):
+            return _with_types(args), (), _NO_NAMES
+        bound: dict[str, Any] = dict(zip(signature.positional, args, strict=False))
+        rest = args[len(signature.positional) :]
+        extra: dict[str, Any] = {}
+        mismatch = bool(rest) and signature.var_positional is None
         for name, value in kwargs.items():
-            if name not in parameters.by_keyword:
-                misfit = misfit or parameters.more_by_name is None
-                by_name[name] = value
+            if name not in signature.by_keyword:
+                mismatch = mismatch or signature.var_keyword is None
+                extra[name] = value
             elif name in bound:
-                misfit = True
+                mismatch = True
             else:
                 bound[name] = value
-        if misfit or not bound.keys() >= parameters.required:
-            # The factory will refuse these arguments itself; should it take them, the way they were written is the key.
-            return _typed(args), frozenset(zip(kwargs, _typed(kwargs.values()), strict=True))
-        for name, default in parameters.defaults.items():
+        if mismatch or not bound.keys() >= signature.required:
+            # The signature does not take these arguments. If the factory takes them all the same, they are the key as written.
+            return _with_types(args), frozenset(zip(kwargs, _with_types(kwargs.values()), strict=True))
+        for name, default in signature.defaults.items():
             bound.setdefault(name, default)
-        values = _typed([bound[name] for name in parameters.order])
-        return values, _typed(more), frozenset(zip(by_name, _typed(by_name.values()), strict=True))
+        values = _with_types([bound[name] for name in signature.order])
+        return values, _with_types(rest), frozenset(zip(extra, _with_types(extra.values()), strict=True))
 
     def differing(self, key: Any, other: Any) -> list[str]:
-        """The parameters whose values two keys of this factory do not share, as far as it can be told."""
+        """Return the names of the parameters in which two keys of this factory differ; empty if that cannot be determined."""
         if len(key) != 3 or len(other) != 3:
             return []
-        names = [name for name, one, two in zip(self._parameters.order, key[0], other[0], strict=True) if one != two]
+        names = [name for name, one, two in zip(self._signature.order, key[0], other[0], strict=True) if one != two]
         if key[1] != other[1]:
-            names.append(f"*{self._parameters.more}")
+            names.append(f"*{self._signature.var_positional}")
         return names + sorted({name for name, _ in key[2] ^ other[2]})
 
 
 class OwnKeys(CallKeys):
-    """The keys of a factory for which the user has said what makes two calls the same."""
+    """Makes the keys of a factory that was given a ``key=`` function."""
 
     __slots__ = ("_own_key",)
 
@@ -317,14 +326,14 @@ class OwnKeys(CallKeys):
         super().__init__(factory)
         self._own_key = own_key
 
-    def count(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
-        """What the user's function returns for these arguments, as the one argument there is.
+    def freeze(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
+        """Call the user's key function, and return its frozen result as the only argument.
 
-        :raises TypeError: if that cannot be a key.
+        :raises TypeError: if the result cannot be a key.
         """
         value = self._own_key(*args, **kwargs)
         try:
-            return (counted(value),), {}
+            return (freeze(value),), {}
         except _CannotBeKey as error:
             culprit, reason = error.args
         kind = _type_name(culprit)
@@ -336,17 +345,17 @@ class OwnKeys(CallKeys):
         )
 
     def key(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Hashable:
-        """The user's key, with its type told."""
-        return _typed(args)
+        """Return the frozen result of the user's key function, with its type."""
+        return _with_types(args)
 
     def differing(self, key: Any, other: Any) -> list[str]:
-        """Nothing: which parameters the user's function has looked at is its own affair."""
+        """Return nothing: only the user's function knows which parameters it reads."""
         return []
 
 
-def _typed(values: Iterable[object]) -> tuple[Hashable, ...]:
-    """Counted values, each with its type where that is not told already: 1, True and 1.0 are not the same."""
-    return tuple([value if type(value) in _PLAIN or type(value) is ByValue else (type(value), value) for value in values])
+def _with_types(values: Iterable[object]) -> tuple[Hashable, ...]:
+    """Pair each frozen value with its type where needed: 1, True and 1.0 are equal, but different arguments."""
+    return tuple([value if type(value) in _PLAIN or type(value) is Snapshot else (type(value), value) for value in values])
 
 
 def _type_name(value: object) -> str:
@@ -354,12 +363,12 @@ def _type_name(value: object) -> str:
     return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
 
 
-class _UncountableDefault:
-    """Stands in keys for a default that cannot be part of one: nobody can pass it, so it is equal to itself alone."""
+class _UnfreezableDefault:
+    """Takes the place of a default that cannot be frozen. No argument equals it, only the omitted default does."""
 
 
-def _counted_default(default: Any) -> Hashable:
+def _freeze_default(default: Any) -> Hashable:
     try:
-        return counted(default)
+        return freeze(default)
     except _CannotBeKey:
-        return _UncountableDefault()
+        return _UnfreezableDefault()

@@ -1,4 +1,4 @@
-"""Names of factories and calls, as people read them in errors, warnings and logs."""
+"""Names of factories and calls for errors, warnings and logs."""
 
 from __future__ import annotations
 
@@ -7,28 +7,28 @@ from contextlib import AsyncContextDecorator
 from functools import partial
 from typing import cast
 
-from ._secrets import shortened, shown, unless_secret
+from ._secrets import mask_if_secret, safe_repr, shorten
 
 _NONE: Mapping[str, str] = {}
 
 
 def name_of(factory: object) -> str:
-    """The name that people know a callable by."""
+    """Return the qualified name of a callable, without the functions that it is nested in."""
     while isinstance(factory, partial):
-        factory = factory.func  # it has no name of its own
+        factory = factory.func  # a partial has no name
     name = getattr(factory, "__qualname__", None)
     return (name if isinstance(name, str) else type(factory).__qualname__).rpartition("<locals>.")[2]
 
 
-def shown_unwrapped(factory: object) -> str:
-    """What is shown of something that may be a callable: a partial's arguments have no names here, and may be secrets."""
+def describe_factory(factory: object) -> str:
+    """Return `safe_repr`, but of a partial only the function: its positional arguments have no names, and may be secrets."""
     if type(factory) is partial:
         return f"functools.partial of {name_of(cast('Callable[..., object]', factory))}"
-    return shown(factory)
+    return safe_repr(factory)
 
 
 def name_of_acm(acm: object) -> str:
-    """The name of an ACM that was handed over as an object: that of its generator function, or of its class."""
+    """Return the name of an asynchronous context manager: that of its generator function, else that of its class."""
     made_by = getattr(acm, "func", None) if isinstance(acm, AsyncContextDecorator) else None
     return name_of(type(acm) if made_by is None else made_by)
 
@@ -39,17 +39,18 @@ def call_name(
     args: Sequence[object],
     kwargs: Mapping[str, object],
     *,
-    more: str = "",
-    more_by_name: Mapping[str, str] = _NONE,
+    var_positional: str = "",
+    var_keyword: Mapping[str, str] = _NONE,
 ) -> str:
-    """A call as one would write it.
+    """Return a call as it would be written in code, with secrets masked.
 
-    ``parameters`` are the names of its positional arguments, as far as known, ``more`` that of all further ones, and
-    ``more_by_name`` that of the parameter to which a keyword goes, where that is another one.
+    :param parameters: the names of the positional parameters, as far as they are known.
+    :param var_positional: the name of the ``*args`` parameter, which takes all further arguments.
+    :param var_keyword: for each keyword that goes to the ``**kwargs`` parameter, that parameter's name.
     """
     parts: list[str] = []
     for index, value in enumerate(args):
-        parts.append(unless_secret(parameters[index] if index < len(parameters) else more, shown(value)))
+        parts.append(mask_if_secret(parameters[index] if index < len(parameters) else var_positional, safe_repr(value)))
     for name, value in kwargs.items():
-        parts.append(f"{name}={unless_secret(more_by_name.get(name, ''), unless_secret(name, shown(value)))}")
-    return shortened(f"{name_of(factory)}({', '.join(parts)})")
+        parts.append(f"{name}={mask_if_secret(var_keyword.get(name, ''), mask_if_secret(name, safe_repr(value)))}")
+    return shorten(f"{name_of(factory)}({', '.join(parts)})")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, ParamSpec
 
 from ._calls import Factory, factory_of
 from ._loop_state import attached_state
-from ._names import shown_unwrapped
+from ._names import describe_factory
 from ._scope import scope_on
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[Factory, tuple[Any, .
     if token is None:
         raise TypeError(
             f"argument 'factory' of release() must be what singleton() or sticky_singleton_acm() has returned, "
-            f"not {shown_unwrapped(factory)}"
+            f"not {describe_factory(factory)}"
         )
     return token, bound_to + args
 

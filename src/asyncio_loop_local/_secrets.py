@@ -1,4 +1,4 @@
-"""Values as people may read them in errors, warnings and logs: short, and without the secrets that stand in them."""
+"""Short reprs for errors, warnings and logs, in which secrets are masked."""
 
 from __future__ import annotations
 
@@ -61,32 +61,32 @@ def is_secret(name: str) -> bool:
     return not _SECRET_WORDS.isdisjoint(words) or words[-1] == "tokens" or _SECRET_PARTS.search("".join(words)) is not None
 
 
-def masked(text: str) -> str:
+def mask_secrets(text: str) -> str:
     """The text without the passwords and tokens that stand in it."""
     whole = _WHOLE_URL.fullmatch(text)  # in which quotes are part of it
-    text = _URL.sub(_masked_url, text) if whole is None else f"{whole['scheme'] or ''}{_masked_url(whole)}"
-    text = _OPTION.sub(_masked_option, text)
+    text = _URL.sub(_mask_url, text) if whole is None else f"{whole['scheme'] or ''}{_mask_url(whole)}"
+    text = _OPTION.sub(_mask_option, text)
     text = _BARE_LOGIN.sub(rf"\g<user>:{_MASK}@", text)
     text = _KNOWN.sub(_MASK, text)
-    return _BEARER.sub(rf"\g<scheme>{_MASK}", _masked_after_names(text))
+    return _BEARER.sub(rf"\g<scheme>{_MASK}", _mask_named_values(text))
 
 
-def shown(value: object) -> str:
+def safe_repr(value: object) -> str:
     """A short repr that never fails and shows no secrets."""
-    return shortened(_written(value, 0))
+    return shorten(_masked_repr(value, 0))
 
 
-def unless_secret(name: str, text: str) -> str:
+def mask_if_secret(name: str, text: str) -> str:
     """What is shown of something that has this name."""
     if not is_secret(name) or _HARMLESS.fullmatch(text):
         return text
     return text if name.lower().endswith("tokens") and _NUMBER.fullmatch(text) else _MASK
 
 
-def _written(value: object, depth: int) -> str:
+def _masked_repr(value: object, depth: int) -> str:
     kind = type(value)
     if isinstance(value, str) and kind is str:
-        return repr(masked(_beginning(value)))
+        return repr(mask_secrets(_truncate(value)))
     if kind in _BRACKETS and value and depth < _DEEPEST:
         opening, closing = _BRACKETS[kind]
         return f"{opening}{', '.join(_items(value, kind, depth + 1))}{closing}"
@@ -94,7 +94,7 @@ def _written(value: object, depth: int) -> str:
         text = repr(value)
     except Exception:
         return f"<{kind.__qualname__} object>"
-    return masked(_beginning(text))
+    return mask_secrets(_truncate(text))
 
 
 _SEQUENCES = (list, tuple)
@@ -113,7 +113,7 @@ def _items(container: Any, kind: type, depth: int) -> list[str]:
     length = 0
     if kind is tuple and len(container) == 2:
         first, second = container
-        return [_written(first, depth), unless_secret(_as_name(first), _written(second, depth))]
+        return [_masked_repr(first, depth), mask_if_secret(_as_name(first), _masked_repr(second, depth))]
     option = ""  # of a command line, whose value comes next
     for item in container:
         if length > 2 * _LONGEST:
@@ -122,10 +122,10 @@ def _items(container: Any, kind: type, depth: int) -> list[str]:
         if kind in _SEQUENCES and item_kind is list and len(item) == 2:
             part = f"[{', '.join(_items(tuple(item), tuple, depth + 1))}]"
         else:
-            part = unless_secret(option, _written(item, depth))
+            part = mask_if_secret(option, _masked_repr(item, depth))
         option = item if kind in _SEQUENCES and item_kind is str and item.startswith("--") else ""
         if kind is dict:
-            part = f"{part}: {unless_secret(_as_name(item), _written(container[item], depth))}"
+            part = f"{part}: {mask_if_secret(_as_name(item), _masked_repr(container[item], depth))}"
         parts.append(part)
         length += len(part)
     return [f"{parts[0]},"] if kind is tuple and len(parts) == 1 else parts
@@ -135,11 +135,11 @@ def _as_name(key: object) -> str:
     return key if isinstance(key, str) else key.decode("latin-1") if isinstance(key, bytes) else ""
 
 
-def _masked_option(found: re.Match[str]) -> str:
-    return f"{found['option']}{unless_secret(found['name'], found['value'])}"
+def _mask_option(found: re.Match[str]) -> str:
+    return f"{found['option']}{mask_if_secret(found['name'], found['value'])}"
 
 
-def _masked_url(found: re.Match[str]) -> str:
+def _mask_url(found: re.Match[str]) -> str:
     """Without the password; in a web address without the user, who there is often a token."""
     rest = found["rest"]
     before_query = re.split(r"[?#]", rest, maxsplit=1)[0]
@@ -157,7 +157,7 @@ def _masked_url(found: re.Match[str]) -> str:
     return f"{found['web'] or ''}://{_QUERY_KEY.sub(_MASK, rest)}"
 
 
-def _masked_after_names(text: str) -> str:
+def _mask_named_values(text: str) -> str:
     """Without what follows the name of a secret: name=value, 'name': value, name: value, ('name', value)."""
     parts: list[str] = []
     kept = at = 0
@@ -169,7 +169,7 @@ def _masked_after_names(text: str) -> str:
             at = found.end("name")
         elif is_secret(name):
             end = _end_of_value(text, at, to_line_end=name.lower().endswith(("authorization", "cookie")))
-            parts += [text[kept:at], unless_secret(name, text[at:end])]
+            parts += [text[kept:at], mask_if_secret(name, text[at:end])]
             kept = at = end
     return "".join([*parts, text[kept:]])
 
@@ -213,11 +213,11 @@ def _end_of_quoted(text: str, opening: re.Match[str]) -> int:
     return len(text)
 
 
-def _beginning(text: str) -> str:
+def _truncate(text: str) -> str:
     return text if len(text) <= _READ else f"{text[:_READ]}..."
 
 
-def shortened(text: str) -> str:
+def shorten(text: str) -> str:
     """The beginning and the end of a text that is long."""
     if len(text) <= _LONGEST:
         return text

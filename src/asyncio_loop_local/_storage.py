@@ -1,4 +1,4 @@
-"""The running loop's own dict, and a dict that can be locked."""
+"""A dict for each event loop, and a dict that is also a lock."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Any, Self, TypeVar, overload
 
 from ._loop_state import loop_state, running_loop
-from ._secrets import shown
+from ._secrets import safe_repr
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -19,10 +19,10 @@ W = TypeVar("W")
 
 
 def storage() -> LoopLocalStorage:
-    """Return the running loop's own dict: the same object at every call on that loop, another on every other loop.
+    """Return the dict of the running event loop. Every call on one loop returns the same dict; every loop has its own.
 
-    It lives until its loop is closed, and so does what is in it; nothing in it is closed or awaited by then. `aclose`
-    empties it. Any number of tasks may use it, as they would use a dict.
+    The dict keeps its values until the loop is closed. It does not close or await them. `aclose` empties it.
+    All tasks of the loop may use it, like any dict.
 
     :raises RuntimeError: if no event loop is running.
     """
@@ -35,9 +35,9 @@ def storage() -> LoopLocalStorage:
 class LockingDict(dict[K, V], asyncio.Lock):
     """A dict that is also an `asyncio.Lock`: ``async with`` locks it and gives the dict itself.
 
-    Reading and writing do not ask for the lock; only ``async with`` and ``acquire`` do. It belongs to the first loop on
-    which two tasks meet at it, as an `asyncio.Lock` does, so its place is in `storage`: a second loop gets a
-    `RuntimeError` then. A task that is cancelled while it waits leaves the lock to the others.
+    Only ``async with`` and ``acquire`` lock it; reading and writing do not. Like an `asyncio.Lock`, it belongs to the first
+    loop on which a task has to wait for it, and raises `RuntimeError` on any other loop after that, so keep it in `storage`.
+    If a waiting task is cancelled, the lock goes to the next one.
 
     >>> async def main() -> None:
     ...     storage()["careful"] = LockingDict(count=0)
@@ -54,15 +54,15 @@ class LockingDict(dict[K, V], asyncio.Lock):
     @overload
     def __init__(self: LockingDict[str, W], items: Mapping[str, W] | Iterable[tuple[str, W]], /, **kwargs: W) -> None: ...
     def __init__(self, /, *args: Any, **kwargs: Any) -> None:
-        """Take what a dict takes."""
+        """Take the same arguments as `dict`."""
         super().__init__(*args, **kwargs)
         asyncio.Lock.__init__(self)
 
-    async def __aenter__(self) -> Self:  # type: ignore[override]  # a Lock gives None here, which nobody can need
-        """Lock it, as soon as nobody else has."""
+    async def __aenter__(self) -> Self:  # type: ignore[override]  # asyncio.Lock returns None here
+        """Wait until the dict is unlocked, then lock and return it."""
         await self.acquire()
         return self
 
     def __repr__(self) -> str:
-        """Return the dict's repr, short and without the secrets in it, since errors show it, and what a lock says of itself."""
-        return f"<{type(self).__name__} {shown(dict(self))} [{'locked' if self.locked() else 'unlocked'}]>"
+        """Return the repr of the dict, shortened and with secrets masked, and whether it is locked."""
+        return f"<{type(self).__name__} {safe_repr(dict(self))} [{'locked' if self.locked() else 'unlocked'}]>"

@@ -1,13 +1,13 @@
-"""A typed variable of the running loop, as `contextvars.ContextVar` is one of the context."""
+"""A typed variable with a value for each event loop, as `contextvars.ContextVar` has one for each context."""
 
 from __future__ import annotations
 
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
-from ._carried import Carried
-from ._names import shown_unwrapped
-from ._secrets import shown, unless_secret
+from ._names import describe_factory
+from ._pickling import PicklesByIdentity
+from ._secrets import mask_if_secret, safe_repr
 from ._storage import storage
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ D = TypeVar("D")
 
 
 class _Missing:
-    """What stands for no value; there is one."""
+    """The type of `Token.MISSING`, its only instance."""
 
     def __repr__(self) -> str:
         return "<Token.MISSING>"
@@ -33,14 +33,14 @@ _MISSING = _Missing()
 
 
 class Token(Generic[T]):
-    """What `LoopVar.set` returns, for `LoopVar.reset`: good once, on the loop and for the variable that gave it."""
+    """Returned by `LoopVar.set`, to undo it with `LoopVar.reset`: once, for the same variable and on the same loop."""
 
     __slots__ = ("_old_value", "_storage", "_used", "_var")
 
     MISSING = _MISSING
 
     def __init__(self, var: LoopVar[T], old_value: T | _Missing, where: LoopLocalStorage) -> None:
-        """Made by `LoopVar.set` alone."""
+        """Only `LoopVar.set` makes tokens."""
         self._var = var
         self._old_value = old_value
         self._storage = weakref.ref(where)
@@ -48,24 +48,24 @@ class Token(Generic[T]):
 
     @property
     def var(self) -> LoopVar[T]:
-        """The variable that gave it."""
+        """The variable whose `set` returned this token."""
         return self._var
 
     @property
     def old_value(self) -> T | _Missing:
-        """The value that the variable had before, or `Token.MISSING` if it had none."""
+        """The value of the variable before `set`, or `Token.MISSING` if it had none."""
         return self._old_value
 
     def __repr__(self) -> str:
-        """Return the variable, and whether this was used."""
+        """Return the variable, and whether this token has been used."""
         return f"<Token{' used' if self._used else ''} var={self._var!r} at {id(self):#x}>"
 
 
-class LoopVar(Carried, Generic[T]):
-    """A variable that has a value of its own on every event loop; made at module level, as a `ContextVar` is.
+class LoopVar(PicklesByIdentity, Generic[T]):
+    """A variable with a separate value on every event loop. Create it at module level, like a `ContextVar`.
 
-    All tasks of a loop see the same value. It lives until its loop ends, or until `aclose`, in the loop's `storage`; nothing
-    closes it then. What ``factory`` makes is made at the first `get` on each loop, in the task that asks, and only once.
+    All tasks of a loop see the same value. The loop's `storage` keeps it until the loop ends, or until `aclose`, and does not
+    close it. The first `get` on each loop calls ``factory``, in its own task.
 
     >>> requests = LoopVar("requests", default=0)
     >>> async def count() -> int:
@@ -82,20 +82,21 @@ class LoopVar(Carried, Generic[T]):
     @overload
     def __init__(self, name: str, *, factory: Callable[[], T]) -> None: ...
     def __init__(self, name: str, *, default: Any = _MISSING, factory: Callable[[], T] | None = None) -> None:
-        """Take the name that is shown, and what there is on a loop on which nothing was set: at most one of the two.
+        """Set the name for reprs and errors, and ``default`` or ``factory`` for loops on which no value was set.
 
-        :raises TypeError: if ``name`` is no string, if ``factory`` cannot be called, or if both are given.
+        :raises TypeError: if ``name`` is not a string, if ``factory`` is not callable, or if both ``default`` and ``factory``
+            are given.
         """
         given: Any = name
         if not isinstance(given, str):
             raise TypeError(f"argument 'name' of LoopVar() must be a str, not {type(given).__qualname__}")
         if factory is not None and default is not _MISSING:
-            raise TypeError("LoopVar() takes 'default' or 'factory', not both: what the factory makes is the default")
+            raise TypeError("LoopVar() takes 'default' or 'factory', not both")
         given = factory
         if not (given is None or callable(given)):
             raise TypeError(
                 f"argument 'factory' of LoopVar() must be callable, not {type(given).__qualname__}: "
-                f"for a value there is 'default'"
+                f"to give a value, pass 'default'"
             )
         self._name = name
         self._default: T | _Missing = default
@@ -103,7 +104,7 @@ class LoopVar(Carried, Generic[T]):
 
     @property
     def name(self) -> str:
-        """The name that it was given."""
+        """The name of the variable."""
         return self._name
 
     @overload
@@ -111,12 +112,12 @@ class LoopVar(Carried, Generic[T]):
     @overload
     def get(self, default: T | D, /) -> T | D: ...
     def get(self, default: Any = _MISSING, /) -> Any:
-        """Return the value on the running loop; else ``default``; else the variable's own default, or what its factory makes.
+        """Return the variable's value on the running loop; else ``default``, the result of its factory, or its default.
 
-        A value that the factory makes is kept, and lives until the loop ends. An error of the factory is raised and not
-        remembered.
+        The result of the factory becomes the variable's value on this loop. If the factory raises, the error is raised here
+        and the next `get` calls the factory again.
 
-        :raises LookupError: if there is none of these.
+        :raises LookupError: if there is no value, no default and no factory.
         :raises RuntimeError: if no event loop is running.
         """
         values = storage()
@@ -131,9 +132,9 @@ class LoopVar(Carried, Generic[T]):
         return self._default
 
     def set(self, value: T) -> Token[T]:
-        """Set the value on the running loop, for all its tasks, until the loop ends.
+        """Set the variable's value on the running loop, for all its tasks, until the loop ends.
 
-        :returns: a token with which `reset` gives back what was there before.
+        :returns: a token with which `reset` restores the previous value.
         :raises RuntimeError: if no event loop is running.
         """
         values = storage()
@@ -142,11 +143,11 @@ class LoopVar(Carried, Generic[T]):
         return Token(self, old_value, values)
 
     def reset(self, token: Token[T]) -> None:
-        """Give the variable the value on the running loop that it had before the `set` that returned ``token``.
+        """Restore the variable's value on the running loop from before the `set` that returned ``token``.
 
-        :raises TypeError: if ``token`` is none.
-        :raises RuntimeError: if it has been used once, or if no event loop is running.
-        :raises ValueError: if another variable gave it, or this one on another loop.
+        :raises TypeError: if ``token`` is not a `Token`.
+        :raises RuntimeError: if ``token`` has been used already, or if no event loop is running.
+        :raises ValueError: if ``token`` is of another variable, or of another loop.
         """
         if not isinstance(cast("object", token), Token):
             raise TypeError(f"expected an instance of Token, got {token!r}")
@@ -164,7 +165,7 @@ class LoopVar(Carried, Generic[T]):
             values[self] = cast("T", token._old_value)
 
     def __repr__(self) -> str:
-        """Return the name, and the default if there is one; passwords and tokens are masked."""
-        default = "" if self._default is _MISSING else f" default={unless_secret(self._name, shown(self._default))}"
-        factory = "" if self._factory is None else f" factory={shown_unwrapped(self._factory)}"
+        """Return the name, and the default or factory if there is one, with secrets masked."""
+        default = "" if self._default is _MISSING else f" default={mask_if_secret(self._name, safe_repr(self._default))}"
+        factory = "" if self._factory is None else f" factory={describe_factory(self._factory)}"
         return f"<LoopVar name={self._name!r}{default}{factory} at {id(self):#x}>"

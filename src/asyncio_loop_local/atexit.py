@@ -35,7 +35,7 @@ class _Callback(Scope):
 
     @property
     def name(self) -> str:
-        return f"atexit callback {CallKeys(self.function).shown(self._args, self._kwargs)}"
+        return f"atexit callback {CallKeys(self.function).describe(self._args, self._kwargs)}"
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
         result = self.function(*self._args, **self._kwargs)

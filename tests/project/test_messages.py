@@ -259,39 +259,38 @@ errors_of_calls(
     (
         lambda: any_singleton(numbers_of)(array("i")),
         (
-            "argument 'ports' of numbers_of() is of type array.array, which is unhashable and not counted by value, so it "
-            "cannot be part of the key by which a call finds its value again: pass something hashable, or say with key=… what"
-            " makes two calls the same"
+            "argument 'ports' of numbers_of() is of type array.array, which is unhashable and cannot be compared by "
+            "value, so it cannot be part of the key of a call: pass something hashable, or give the factory a key=… function "
+            "that returns something hashable"
         ),
     ),
     (
         lambda: connect([{"port": array("i")}]),  # type: ignore[arg-type, loop-local-key]  # wrong on purpose
         (
-            "argument 'host' of database() holds an object of type array.array, which is unhashable and not counted by value,"
-            " so it cannot be part of the key by which a call finds its value again: pass something hashable, or say with "
-            "key=… what makes two calls the same"
+            "argument 'host' of database() holds an object of type array.array, which is unhashable and cannot be compared"
+            " by value, so it cannot be part of the key of a call: pass something hashable, or give the factory a key=… "
+            "function that returns something hashable"
         ),
     ),
     (
         lambda: any_singleton(database)(host=HoldsItself()),
         (
-            f"argument 'host' of database() is of type {__name__}.HoldsItself, which holds itself, so it cannot be part of the"
-            " key by which a call finds its value again: pass something hashable, or say with key=… what makes two calls the "
-            "same"
+            f"argument 'host' of database() is of type {__name__}.HoldsItself, which contains itself, so it cannot be part of"
+            " the key of a call: pass something hashable, or give the factory a key=… function that returns something hashable"
         ),
     ),
     (
         lambda: any_sticky(database, key=numbers_of)("h"),
         (
-            "key=… of database() returned an object of type array.array, which is unhashable and not counted by value: return"
-            " something hashable"
+            "key=… of database() returned an object of type array.array, which is unhashable and cannot be compared by "
+            "value: return something hashable"
         ),
     ),
     (
         lambda: any_sticky(database, key=lists_of_numbers)("h"),
         (
-            "key=… of database() returned something that holds an object of type array.array, which is unhashable and not "
-            "counted by value: return something hashable"
+            "key=… of database() returned something that holds an object of type array.array, which is unhashable and "
+            "cannot be compared by value: return something hashable"
         ),
     ),
     (
@@ -326,11 +325,11 @@ errors_of_calls(
     (lambda: any_var(3), "argument 'name' of LoopVar() must be a str, not int"),
     (
         lambda: any_var("v", default=1, factory=list),
-        "LoopVar() takes 'default' or 'factory', not both: what the factory makes is the default",
+        "LoopVar() takes 'default' or 'factory', not both",
     ),
     (
         lambda: any_var("v", factory=[]),
-        "argument 'factory' of LoopVar() must be callable, not list: for a value there is 'default'",
+        "argument 'factory' of LoopVar() must be callable, not list: to give a value, pass 'default'",
     ),
     (
         lambda: any_reset(any_var("v"))(ContextVar("v", default=1)),
