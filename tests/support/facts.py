@@ -1,0 +1,100 @@
+"""What the tests of facts share: loops to be closed, a second Python, and the steps by which a loop ends."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Coroutine, Generator
+from contextlib import contextmanager
+from typing import Any
+
+from conftest import Run
+
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+def on_each_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[Run], None]:
+    """Makes of a coroutine function a test that runs it on each kind of loop."""
+
+    def test(run: Run) -> None:
+        run(main())
+
+    test.__name__, test.__qualname__, test.__doc__ = main.__name__, main.__qualname__, main.__doc__
+    test.__module__ = main.__module__
+    return test
+
+
+@contextmanager
+def open_loop(new_loop: NewLoop) -> Generator[asyncio.AbstractEventLoop]:
+    loop = new_loop()
+    try:
+        yield loop
+    finally:
+        loop.close()
+
+
+@contextmanager
+def no_collector() -> Generator[None]:
+    """Only reference counting frees anything in the block."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def python(code: str, *, ok: bool = True) -> str:
+    """What a Python process of its own prints, stderr after stdout."""
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=50, check=False)
+    assert not ok or done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+class Node:
+    """Refers to another object, and can be referred to weakly."""
+
+    other: object = None
+
+
+async def forever() -> None:
+    await asyncio.get_running_loop().create_future()
+
+
+def this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    assert task is not None
+    return task
+
+
+STEPS_OF_THE_END = ["tasks are cancelled", "shutdown_asyncgens", "shutdown_default_executor", "close"]
+_kept: list[asyncio.Task[None]] = []
+
+
+async def record_the_end(order: list[str]) -> None:
+    """Records the steps by which the running loop will end, by methods set on it and a task that waits to be cancelled."""
+    loop: Any = asyncio.get_running_loop()
+
+    def recorded(name: str) -> Callable[[], Any]:
+        method = getattr(loop, name)
+
+        def call(*args: Any) -> Any:
+            order.append(name)
+            return method(*args)
+
+        return call
+
+    for name in STEPS_OF_THE_END[1:]:
+        vars(loop)[name] = recorded(name)
+
+    async def be_cancelled() -> None:
+        try:
+            await forever()
+        finally:
+            order.append(STEPS_OF_THE_END[0])
+
+    _kept[:] = [loop.create_task(be_cancelled())]
+    await asyncio.sleep(0)
