@@ -1,11 +1,10 @@
-"""What the library says to its users: each error, warning, report and log line in full, and how one gets it."""
+"""What the library says to its users: each error, warning, report and log line in full (`messages.txt`), and how one gets it."""
 
 from __future__ import annotations
 
 import ast
 import asyncio
 import gc
-import io
 import logging
 import re
 import subprocess
@@ -16,7 +15,6 @@ from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from traceback import walk_stack
@@ -42,7 +40,7 @@ from asyncio_loop_local import (
 )
 from asyncio_loop_local._waiters import Waiters
 
-# Most of it is wrong on purpose, so the checkers are not asked.
+# Most of the calls below are wrong on purpose, so the checkers do not see their types.
 any_enter: Callable[..., Awaitable[Any]] = enter
 any_release: Callable[..., Awaitable[bool]] = release
 any_singleton: Callable[..., Any] = singleton
@@ -50,29 +48,90 @@ any_sticky: Callable[..., Any] = sticky_singleton_acm
 any_sticky_acm: Callable[..., Any] = sticky_acm
 any_register: Callable[..., Any] = atexit.register
 any_register_awaitable: Callable[..., Any] = _atexit._register
+any_var: Callable[..., LoopVar[Any]] = LoopVar
 
 
 def any_reset(var: LoopVar[Any]) -> Callable[..., None]:
     return var.reset
 
 
-any_var: Callable[..., LoopVar[Any]] = LoopVar
+# The table, and the cases that it names.
+
+Provoke = Callable[[], object]
+CASES: dict[str, Provoke] = {}
+
+
+def case(provoke: Provoke) -> Provoke:
+    """Adds a case with the function's name: called on a running loop, and awaited if that is possible."""
+    CASES[provoke.__name__.replace("_", " ")] = provoke
+    return provoke
+
+
+def read_table() -> dict[str, list[str]]:
+    """Each case, at the left, with its messages, indented below it."""
+    table: dict[str, list[str]] = {}
+    for line in Path(__file__).with_name("messages.txt").read_text(encoding="utf-8").splitlines():
+        if line.startswith("    "):
+            table[list(table)[-1]].append(line.strip())
+        elif line and not line.startswith("#"):
+            table[line] = []
+    return table
+
+
+MESSAGES = read_table()
+
+with asyncio.Runner() as runner:
+    LOOP_CLASS = type(runner.get_loop()).__qualname__
 
 
 def normalized(text: str) -> str:
-    """Without what is different each time."""
-    return re.sub(r"0x[0-9a-f]+", "0x…", re.sub(r"<(\w+EventLoop|uvloop\.Loop) [^<>]*>", "<loop>", text))
+    """Without what differs from run to run, or between platforms."""
+    text = re.sub(r"<(\w+EventLoop|uvloop\.Loop) [^<>]*>", "<loop>", re.sub(r"0x[0-9a-f]+", "0x…", text))
+    return text.replace(f"{__name__}.", "<module>.").replace(f"class {LOOP_CLASS} ", "class <loop class> ")
 
 
-# What the calls below are about.
+def named(error: BaseException) -> str:
+    return normalized(f"{type(error).__name__}: {error}".removesuffix(": "))
+
+
+def run(provoke: Provoke) -> list[str]:
+    """Runs the case to the end of its loop; the error that it raises, or all that is reported, logged or returned."""
+    said: list[str] = []
+
+    class Log(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            said.append(record.getMessage())
+
+    def report(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        said.append(f"{normalized(context['message'])}: {named(context['exception'])}")
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(report)
+        try:
+            result: Any = provoke()
+            if isinstance(result, Awaitable):
+                result = await result
+        except Exception as error:
+            said.extend([named(error), *getattr(error, "__notes__", ())])
+        else:
+            said.extend([] if result is None else [normalized(str(result))])
+
+    logger = logging.getLogger("asyncio_loop_local")
+    logger.addHandler(Log())
+    try:
+        asyncio.run(main())
+    finally:
+        logger.handlers.clear()
+        logger.setLevel(logging.NOTSET)
+    return said
+
+
+# The calls below are of these.
 
 
 @asynccontextmanager
 async def database(host: str) -> AsyncGenerator[str]:
     yield host
-
-
-connect = sticky_singleton_acm(database)
 
 
 @asynccontextmanager
@@ -81,15 +140,14 @@ async def failing(host: str) -> AsyncGenerator[str]:
     raise OSError(f"{host} does not answer")
 
 
-failing_connect = sticky_singleton_acm(failing)
-
-
 @asynccontextmanager
 async def session(host: str) -> AsyncGenerator[str]:
     async with connect(host) as value:
         yield value
 
 
+connect = sticky_singleton_acm(database)
+failing_connect = sticky_singleton_acm(failing)
 make_session = sticky_singleton_acm(session)
 
 
@@ -128,233 +186,83 @@ class Client:
     async def aclose(self) -> None: ...
 
 
-class Plain:
-    pass
-
-
 class HoldsItself(list[Any]):
     def __init__(self) -> None:
         self.append(self)
 
 
-# The errors: how each is provoked, on a running loop, and what it says.
-
-Provoke = Callable[[], Awaitable[object]]
-ERRORS: list[tuple[Provoke, type[BaseException], str]] = []
-
-
-def error(kind: type[BaseException], text: str) -> Callable[[Provoke], Provoke]:
-    """The decorated function gets this error."""
-
-    def add(provoke: Provoke) -> Provoke:
-        ERRORS.append((provoke, kind, text))
-        return provoke
-
-    return add
+async def fail_when_cancelled(error: str) -> None:
+    try:
+        await asyncio.Event().wait()
+    finally:
+        raise OSError(error)
 
 
-def errors_of_calls(kind: type[BaseException], *calls: tuple[Callable[[], object], str]) -> None:
-    """Each of these calls, awaited if it can be, gets an error of this kind."""
+async def cancelled(awaitable: Awaitable[object]) -> None:
+    """Awaits it in a task that is cancelled once it waits."""
 
-    def one(call: Callable[[], object], text: str) -> None:
-        @error(kind, text)
-        async def provoke() -> None:
-            result = call()
-            if isinstance(result, Awaitable):
-                await result
+    async def wait() -> None:
+        await awaitable
 
-        provoke.__name__ = text[:40]
-
-    for call, text in calls:
-        one(call, text)
+    task = asyncio.create_task(wait())
+    for _ in range(10):
+        await asyncio.sleep(0)
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
 
 
-errors_of_calls(
-    TypeError,
-    (
-        lambda: any_singleton(3),
-        (
-            "argument 'factory' of singleton() must be callable, not int: pass a class or a function, and decorate under "
-            "@classmethod and @property, not over them"
-        ),
-    ),
-    (
-        lambda: any_sticky(database, key="host"),
-        (
-            "argument 'key' of sticky_singleton_acm() must be callable, not str: pass a function of the call's arguments, "
-            "which returns what makes two calls the same"
-        ),
-    ),
-    (
-        lambda: any_sticky(async_generator_function),
-        (
-            "sticky_singleton_acm() got async_generator_function(), an async generator function, which makes no asynchronous "
-            "context manager: decorate it with @contextlib.asynccontextmanager first"
-        ),
-    ),
-    (
-        lambda: any_sticky(coroutine_function),
-        (
-            "sticky_singleton_acm() got coroutine_function(), a coroutine function, which makes no asynchronous context "
-            "manager: let it yield its value, once, and decorate it with @contextlib.asynccontextmanager first"
-        ),
-    ),
-    (
-        lambda: any_enter(coroutine_function()),
-        (
-            "enter() got a coroutine, of coroutine_function(), which is no asynchronous context manager: let the function "
-            "yield its value, once, and decorate it with @contextlib.asynccontextmanager"
-        ),
-    ),
-    (
-        lambda: any_enter(async_generator_function()),
-        (
-            "enter() got an async generator, of async_generator_function(), which is no asynchronous context manager: "
-            "decorate the function with @contextlib.asynccontextmanager"
-        ),
-    ),
-    (
-        lambda: any_enter(generator_function()),
-        (
-            "enter() got a generator, of generator_function(), which is no asynchronous context manager: make the function "
-            "async and decorate it with @contextlib.asynccontextmanager"
-        ),
-    ),
-    (
-        lambda: any_enter(asyncio.get_running_loop().create_future()),
-        (
-            "enter() got an awaitable, of class Future, which is no asynchronous context manager: await it in a function that"
-            " yields its value and is decorated with @contextlib.asynccontextmanager"
-        ),
-    ),
-    (
-        lambda: any_enter(Client),
-        "enter() got the class Client, which is no asynchronous context manager: an instance is needed: call the class",
-    ),
-    (
-        lambda: any_sticky_acm(sync_manager()),
-        (
-            "sticky_acm() got a synchronous context manager, of class _GeneratorContextManager, which is no asynchronous "
-            "context manager: enter it in a function decorated with @contextlib.asynccontextmanager"
-        ),
-    ),
-    (
-        lambda: any_sticky_acm(database),
-        "sticky_acm() got a callable, database, which is no asynchronous context manager: what it returns is needed: call it",
-    ),
-    (
-        lambda: any_sticky(Client)(),
-        (
-            "sticky_singleton_acm() got an object of class Client, which is no asynchronous context manager: wrap it in "
-            "contextlib.aclosing()"
-        ),
-    ),
-    (
-        lambda: any_enter(None),
-        (
-            "enter() got an object of class NoneType, which is no asynchronous context manager: an object with __aenter__ and"
-            " __aexit__ is needed"
-        ),
-    ),
-    (
-        lambda: any_singleton(numbers_of)(array("i")),
-        (
-            "argument 'ports' of numbers_of() is of type array.array, which is unhashable and cannot be compared by "
-            "value, so it cannot be part of the key of a call: pass something hashable, or give the factory a key=… function "
-            "that returns something hashable"
-        ),
-    ),
-    (
-        lambda: connect([{"port": array("i")}]),  # type: ignore[arg-type, loop-local-key]  # wrong on purpose
-        (
-            "argument 'host' of database() holds an object of type array.array, which is unhashable and cannot be compared"
-            " by value, so it cannot be part of the key of a call: pass something hashable, or give the factory a key=… "
-            "function that returns something hashable"
-        ),
-    ),
-    (
-        lambda: any_singleton(database)(host=HoldsItself()),
-        (
-            f"argument 'host' of database() is of type {__name__}.HoldsItself, which contains itself, so it cannot be part of"
-            " the key of a call: pass something hashable, or give the factory a key=… function that returns something hashable"
-        ),
-    ),
-    (
-        lambda: any_sticky(database, key=numbers_of)("h"),
-        (
-            "key=… of database() returned an object of type array.array, which is unhashable and cannot be compared by "
-            "value: return something hashable"
-        ),
-    ),
-    (
-        lambda: any_sticky(database, key=lists_of_numbers)("h"),
-        (
-            "key=… of database() returned something that holds an object of type array.array, which is unhashable and "
-            "cannot be compared by value: return something hashable"
-        ),
-    ),
-    (
-        lambda: any_release(print),
-        (
-            "argument 'factory' of release() must be what singleton() or sticky_singleton_acm() has returned, not <built-in "
-            "function print>"
-        ),
-    ),
-    (
-        lambda: any_release(partial(print, "a")),
-        (
-            "argument 'factory' of release() must be what singleton() or sticky_singleton_acm() has returned, not "
-            "functools.partial of print"
-        ),
-    ),
-    (
-        lambda: any_register(3),
-        "argument 'function' of atexit.register() must be callable, not int: pass a function",
-    ),
-    (
-        lambda: any_register(coroutine_function()),
-        "argument 'function' of atexit.register() must be callable, not coroutine: pass the function, and its arguments after it",
-    ),
-    (
-        lambda: any_register_awaitable(print),
-        (
-            "argument 'awaitable' of _register() must be awaitable, not builtin_function_or_method: for a function there is "
-            "atexit.register()"
-        ),
-    ),
-    (lambda: any_var(3), "argument 'name' of LoopVar() must be a str, not int"),
-    (
-        lambda: any_var("v", default=1, factory=list),
-        "LoopVar() takes 'default' or 'factory', not both",
-    ),
-    (
-        lambda: any_var("v", factory=[]),
-        "argument 'factory' of LoopVar() must be callable, not list: to give a value, pass 'default'",
-    ),
-    (
-        lambda: any_reset(any_var("v"))(ContextVar("v", default=1)),
-        "expected an instance of Token, got <ContextVar name='v' default=1 at 0x…>",
-    ),
-    (lambda: token("me").send(3), "can't send non-None value to a just-started coroutine"),
+# Errors of single calls.
+
+CASES.update(
+    {
+        "singleton of a number": lambda: any_singleton(3),
+        "key is a string": lambda: any_sticky(database, key="host"),
+        "sticky_singleton_acm of an async generator function": lambda: any_sticky(async_generator_function),
+        "sticky_singleton_acm of a coroutine function": lambda: any_sticky(coroutine_function),
+        "enter a coroutine": lambda: any_enter(coroutine_function()),
+        "enter an async generator": lambda: any_enter(async_generator_function()),
+        "enter a generator": lambda: any_enter(generator_function()),
+        "enter a future": lambda: any_enter(asyncio.get_running_loop().create_future()),
+        "enter a class": lambda: any_enter(Client),
+        "enter nothing": lambda: any_enter(None),
+        "sticky_acm of a synchronous context manager": lambda: any_sticky_acm(sync_manager()),
+        "sticky_acm of a function": lambda: any_sticky_acm(database),
+        "a factory that makes a closable object": lambda: any_sticky(Client)(),
+        "an unhashable argument": lambda: any_singleton(numbers_of)(array("i")),
+        "an argument that holds an unhashable object": lambda: any_sticky(database)([{"port": array("i")}]),
+        "an argument that contains itself": lambda: any_singleton(database)(host=HoldsItself()),
+        "an unhashable key": lambda: any_sticky(database, key=numbers_of)("h"),
+        "a key that holds an unhashable object": lambda: any_sticky(database, key=lists_of_numbers)("h"),
+        "release of a function": lambda: any_release(print),
+        "release of a partial": lambda: any_release(partial(print, "a")),
+        "register a number": lambda: any_register(3),
+        "register a coroutine": lambda: any_register(coroutine_function()),
+        "register a function as an awaitable": lambda: any_register_awaitable(print),
+        "the name of a LoopVar is a number": lambda: any_var(3),
+        "a LoopVar with default and factory": lambda: any_var("v", default=1, factory=list),
+        "the factory of a LoopVar is a list": lambda: any_var("v", factory=[]),
+        "a LoopVar without a value": lambda: any_var("v").get(),
+        "reset by an object that is no token": lambda: any_reset(any_var("v"))(ContextVar("v", default=1)),
+        "reset by a token of another LoopVar": lambda: any_var("w").reset(any_var("v").set(1)),
+        "send a value to a shared coroutine": lambda: token("me").send(3),
+    }
 )
-errors_of_calls(LookupError, (lambda: any_var("v").get(), "<LoopVar name='v' at 0x…>"))
 
 
-@error(RuntimeError, "<Token used var=<LoopVar name='v' at 0x…> at 0x…> has already been used once")
-async def token_twice() -> None:
+# Errors that need more than one call.
+
+
+@case
+def reset_twice() -> None:
     var = any_var("v")
     given = var.set(1)
     var.reset(given)
     var.reset(given)
 
 
-@error(ValueError, "<Token var=<LoopVar name='v' at 0x…> at 0x…> was created by a different LoopVar")
-async def token_of_another() -> None:
-    any_var("w").reset(any_var("v").set(1))
-
-
-@error(ValueError, "<Token var=<LoopVar name='v' at 0x…> at 0x…> was created in a different event loop")
-async def token_of_another_loop() -> None:
+@case
+async def reset_by_a_token_of_another_loop() -> None:
     var = any_var("v")
 
     async def main() -> Token[Any]:
@@ -370,14 +278,8 @@ class Sealed(asyncio.SelectorEventLoop):
         super().__setattr__(name, value)
 
 
-@error(
-    TypeError,
-    (
-        f"an event loop of class {__name__}.Sealed can hold nothing of its own, since nothing can be set on its instances: use"
-        " a loop class, or a subclass of this one, whose instances take attributes"
-    ),
-)
-async def loop_that_takes_nothing() -> None:
+@case
+async def a_loop_that_takes_no_attributes() -> None:
     async def main() -> None:
         storage()
 
@@ -388,14 +290,8 @@ async def loop_that_takes_nothing() -> None:
     await asyncio.to_thread(run)
 
 
-@error(
-    RuntimeError,
-    (
-        "this would wait for ever, since each of these needs the next one first: disk('a') -> cache('a') -> disk('a'). Let "
-        "one of them ask for the next one later"
-    ),
-)
-async def circle() -> None:
+@case
+async def two_resources_that_need_each_other() -> None:
     @sticky_singleton_acm
     @asynccontextmanager
     async def cache(name: str) -> AsyncGenerator[None]:
@@ -412,21 +308,16 @@ async def circle() -> None:
         raise AssertionError
 
 
-@error(
-    RuntimeError,
-    "aclose() was called from inside atexit callback aclose(), and would have to end it first: call it "
-    "from code that is not its own",
-)
-async def aclose_from_inside() -> None:
+@case
+async def aclose_from_a_callback() -> None:
     atexit.register(aclose)
-    await first_error_of(aclose)
+    try:
+        await aclose()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
 
 
-@error(
-    RuntimeError,
-    "release() was called from inside releases_itself('h'), which it would have to wait for: call it "
-    "from code that is not its own",
-)
+@case
 async def release_from_inside() -> None:
     @sticky_singleton_acm
     @asynccontextmanager
@@ -438,14 +329,14 @@ async def release_from_inside() -> None:
         raise AssertionError
 
 
-@error(RuntimeError, "database('h') cannot be released while it is in use by session('h'): release what uses it first")
-async def release_of_what_is_used() -> None:
+@case
+async def release_of_a_resource_in_use() -> None:
     async with make_session("h"):
         await release(connect, "h")
 
 
-@error(RecursionError, "the stack is too deep for something to be entered or ended safely")
-async def recursion() -> None:
+@case
+async def a_stack_that_is_too_deep() -> None:
     async def use(depth: int) -> None:
         if depth:
             await use(depth - 1)
@@ -456,11 +347,8 @@ async def recursion() -> None:
     await use(sys.getrecursionlimit() - sum(1 for _ in walk_stack(None)) - 60)
 
 
-@error(
-    RuntimeError,
-    "token() was cancelled 10 times while it was awaited, by others than those who had awaited it",
-)
-async def run_that_others_cancel() -> None:
+@case
+async def a_shared_coroutine_that_others_cancel() -> None:
     @singleton
     async def token() -> None:
         task = asyncio.current_task()
@@ -471,93 +359,54 @@ async def run_that_others_cancel() -> None:
     await token()
 
 
-@error(ExceptionGroup, "errors at the exits of what the loop held (2 sub-exceptions)")
-async def aclose_with_errors() -> None:
+@case
+async def several_exits_fail_in_aclose() -> None:
     async with failing_connect("a"), failing_connect("b"):
         pass
     await aclose()
 
 
-async def first_error_of(function: Callable[[], Awaitable[object]]) -> None:
-    """Raises the first of the errors in the group that this raises."""
+@case
+async def the_note_of_an_error_in_aclose() -> None:
+    async with failing_connect("h"):
+        pass
     try:
-        await function()
+        await aclose()
     except ExceptionGroup as group:
         raise group.exceptions[0] from None
 
 
-@pytest.mark.parametrize(("provoke", "kind", "text"), ERRORS, ids=[provoke.__name__ for provoke, _, _ in ERRORS])
-def test_errors(provoke: Provoke, kind: type[BaseException], text: str) -> None:
-    """Each error says what happened, where, and what to do."""
-
-    async def main() -> None:
-        with pytest.raises(kind) as caught:
-            await provoke()
-        assert type(caught.value) is kind
-        assert normalized(str(caught.value)) == text
-
-    asyncio.run(main())
+# Reports to the loop's exception handler, with the error of each.
 
 
-def test_notes() -> None:
-    """Each error in the group that aclose() raises has a note that says which exit has raised it."""
-
-    async def main() -> None:
-        async with failing_connect("h"):
-            pass
-        with pytest.raises(ExceptionGroup) as caught:
-            await aclose()
-        assert [each.__notes__ for each in caught.value.exceptions] == [NOTES]
-
-    asyncio.run(main())
-
-
-NOTES = ["raised by the exit of failing('h')"]
-
-
-def test_without_a_loop() -> None:
-    """What needs a loop says what asyncio itself says."""
-    with pytest.raises(RuntimeError) as caught:
-        resources()
-    assert str(caught.value) == "no running event loop"
-
-
-# The reports, to the loop's exception handler: what was provoked, and what was said.
-
-REPORTS: list[tuple[Provoke, list[tuple[str, str]]]] = []
-
-
-def reports(*said: tuple[str, str]) -> Callable[[Provoke], Provoke]:
-    """The decorated function, and the end of the loop after it, lead to these reports, each with its error."""
-
-    def add(provoke: Provoke) -> Provoke:
-        REPORTS.append((provoke, list(said)))
-        return provoke
-
-    return add
-
-
-@reports(("the exit of failing('h') failed", "OSError: h does not answer"))
-async def exit_fails() -> None:
+@case
+async def an_exit_fails() -> None:
     async with failing_connect("h"):
         pass
 
 
-@reports(("the exit of atexit callback say('goodbye') failed", "OSError: goodbye"))
-async def callback_fails() -> None:
+@case
+def a_callback_fails() -> None:
     def say(word: str) -> None:
         raise OSError(word)
 
     atexit.register(say, "goodbye")
 
 
-@reports(
-    (
-        "the exit of gives_up() failed",
-        "RuntimeError: the exit of gives_up() raised CancelledError, though nobody had cancelled it",
-    )
-)
-async def exit_raises_cancelled_error() -> None:
+@case
+def a_callback_that_cannot_be_named_fails() -> None:
+    class Nameless:
+        def __repr__(self) -> str:
+            raise asyncio.CancelledError  # like Ctrl-C, not an Exception
+
+    def say(word: object) -> None:
+        raise OSError("no answer")
+
+    atexit.register(say, Nameless())
+
+
+@case
+async def an_exit_raises_cancelled_error() -> None:
     @sticky_singleton_acm
     @asynccontextmanager
     async def gives_up() -> AsyncGenerator[None]:
@@ -568,8 +417,8 @@ async def exit_raises_cancelled_error() -> None:
         pass
 
 
-@reports(("polls() died while it was held", "ExceptionGroup: unhandled errors in a TaskGroup (1 sub-exception)"))
-async def dies() -> None:
+@case
+async def a_resource_dies() -> None:
     died = asyncio.Event()
 
     async def poll() -> None:
@@ -589,98 +438,56 @@ async def dies() -> None:
             await asyncio.sleep(0)
 
 
-@reports(("a task left behind by leaves_a_task() failed", "OSError: while it was being cancelled"))
-async def task_left_behind_fails() -> None:
-    async def fails() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise OSError("while it was being cancelled")
-
+@case
+async def a_task_left_behind_fails() -> None:
     @sticky_singleton_acm
     @asynccontextmanager
     async def leaves_a_task() -> AsyncGenerator[asyncio.Task[None]]:
-        yield asyncio.create_task(fails())
+        yield asyncio.create_task(fail_when_cancelled("while it was being cancelled"))
 
     async with leaves_a_task():
         await asyncio.sleep(0)
 
 
-@reports(("entering Late('h') failed when nobody waited for it any more", "OSError: h does not answer"))
-async def enter_fails_late() -> None:
+@case
+async def an_enter_fails_after_its_caller_was_cancelled() -> None:
     class Late:
         def __init__(self, host: str) -> None:
             self.host = host
 
         async def __aenter__(self) -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                raise OSError(f"{self.host} does not answer")
+            await fail_when_cancelled(f"{self.host} does not answer")
 
         async def __aexit__(self, *exc_info: object) -> None: ...
 
     await cancelled(sticky_singleton_acm(Late)("h").__aenter__())
 
 
-@reports(("late() failed when nobody waited for it any more", "OSError: no answer"))
-async def run_fails_late() -> None:
+@case
+async def a_shared_coroutine_fails_after_its_caller_was_cancelled() -> None:
     @singleton
     async def late() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise OSError("no answer")
+        await fail_when_cancelled("no answer")
 
     await cancelled(late())
 
 
-async def cancelled(awaitable: Awaitable[object]) -> None:
-    """Awaits it in a task that is cancelled when all have come to wait."""
-
-    async def wait() -> None:
-        await awaitable
-
-    task = asyncio.create_task(wait())
-    for _ in range(10):
-        await asyncio.sleep(0)
-    task.cancel()
-    with suppress(asyncio.CancelledError):
-        await task
-
-
-@reports(("the exit of a callback whose name cannot be shown failed", "OSError: no answer"))
-async def callback_without_a_name_fails() -> None:
-    class Nameless:
-        def __repr__(self) -> str:
-            raise asyncio.CancelledError  # which, as Ctrl-C, is no mere Exception
-
-    def say(word: object) -> None:
-        raise OSError("no answer")
-
-    atexit.register(say, Nameless())
-
-
-@reports(*[("the log of database('h') failed", "OSError: the disk is full")] * 3)
-async def log_fails() -> None:
+@case
+async def the_log_fails() -> None:
     class Full(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
             raise OSError("the disk is full")
 
-    logger, handler = logging.getLogger("asyncio_loop_local"), Full()
-    logger.addHandler(handler)
+    logger = logging.getLogger("asyncio_loop_local")
+    logger.handlers[:] = [Full()]
     logger.setLevel(logging.DEBUG)
-    try:
-        async with connect("h"):
-            pass
-        await aclose()
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(logging.NOTSET)
+    async with connect("h"):
+        pass
+    await aclose()
 
 
-@reports(("a task that waits could not be woken", "MemoryError: "))
-async def nobody_is_woken() -> None:
+@case
+def a_waiting_task_cannot_be_woken() -> None:
     class Full(asyncio.Future[None]):
         def set_result(self, result: None, /) -> None:
             raise MemoryError
@@ -690,80 +497,84 @@ async def nobody_is_woken() -> None:
     waiters.tell(None)
 
 
-@pytest.mark.parametrize(("provoke", "said"), REPORTS, ids=[provoke.__name__ for provoke, _ in REPORTS])
-def test_reports(provoke: Provoke, said: list[tuple[str, str]]) -> None:
-    """What nobody can be told by an exception is reported to the loop, with the resource's name and the error."""
-    told: list[tuple[str, str]] = []
+# The log, at DEBUG; and what public objects say of themselves.
 
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        told.append((normalized(context["message"]), f"{type(context['exception']).__name__}: {context['exception']}"))
 
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(report)
-        await provoke()
+@case
+async def the_log_of_a_resource() -> None:
+    logging.getLogger("asyncio_loop_local").setLevel(logging.DEBUG)
+    async with connect("h"):
+        pass
 
-    asyncio.run(main())
-    assert told == said
+
+CASES.update(
+    {
+        "repr of a sticky_acm": lambda: repr(sticky_acm(database("h"))),
+        "repr of the result of a sticky factory": lambda: repr(connect("h")),
+        "repr of a shared coroutine": lambda: repr(token("me")),
+        "repr of a LoopVar": lambda: repr(LoopVar("v", default=1)),
+        "repr of a LoopVar with a factory": lambda: repr(any_var("v", factory=list)),
+        "repr of a Token": lambda: repr(any_var("v").set(1)),
+        "repr of Token.MISSING": lambda: repr(Token.MISSING),
+        "repr of a LockingDict": lambda: repr(LockingDict(count=0)),
+    }
+)
+
+
+@pytest.mark.parametrize("name", list(CASES))
+def test_what_is_said(name: str) -> None:
+    """Each message says what happened, where, and what to do; each public object says what it is, and in which state."""
+    assert run(CASES[name]) == MESSAGES[name]
+
+
+# What takes more than a coroutine on a loop.
+
+OTHERS = [
+    "no loop runs",
+    "a task fails while the loop is closed",
+    "a loop is dropped",
+    "many keys",
+    "a loop is open at the interpreter's exit",
+]
+
+
+def test_without_a_loop() -> None:
+    """What needs a loop says what asyncio itself says."""
+    with pytest.raises(RuntimeError) as caught:
+        resources()
+    assert [named(caught.value)] == MESSAGES["no loop runs"]
 
 
 def test_report_of_a_task_that_fails_when_the_loop_is_closed() -> None:
     """A user's task that fails while a loop is closed by hand is reported as asyncio.run() would."""
-    told: list[tuple[str, str]] = []
-
-    async def fails() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            raise OSError("while it was being cancelled")
+    said: list[str] = []
 
     async def main() -> None:
         async with connect("h"):
-            tasks.append(asyncio.create_task(fails()))
+            tasks.append(asyncio.create_task(fail_when_cancelled("while it was being cancelled")))
         await asyncio.sleep(0)
 
     tasks: list[asyncio.Task[None]] = []
     loop = asyncio.new_event_loop()
-    loop.set_exception_handler(lambda _, context: told.append((context["message"], str(context["exception"]))))
+    loop.set_exception_handler(lambda _, context: said.append(f"{context['message']}: {named(context['exception'])}"))
     loop.run_until_complete(main())
     loop.close()
-    assert told == [(CLOSING, "while it was being cancelled")]
-
-
-CLOSING = "unhandled exception while the loop was being closed"
-
-
-# The warnings.
-
-with asyncio.Runner() as runner:
-    LOOP_CLASS = type(runner.get_loop()).__qualname__
-
-DROPPED = (
-    f"an event loop of class {LOOP_CLASS} was dropped without being closed, so what it held was never exited: database('h'), "
-    "atexit callback print('bye'). Close it, or use asyncio.run()"
-)
-MANY_KEYS = (
-    "greeting() has been called with 2,001 different keys on one event loop, the last two of which differ in the value of "
-    "'user': such calls never find their value again, and all values live until the loop ends. Pass what stays the same, or "
-    "say with key=… what makes two calls the same"
-)
-STILL_OPEN = (
-    "<loop> was still open when the interpreter exited: close it, or use asyncio.run(). It held database('h'), atexit "
-    "callback print('bye')"
-)
-
-
-async def hold() -> None:
-    async with connect("h"):
-        atexit.register(print, "bye")
+    assert said == MESSAGES["a task fails while the loop is closed"]
 
 
 def test_warning_of_a_loop_that_was_dropped() -> None:
     """A loop that is dropped unclosed gives a warning that names what it held."""
+
+    async def hold() -> None:
+        async with connect("h"):
+            atexit.register(print, "bye")
+
     asyncio.new_event_loop().run_until_complete(hold())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         gc.collect()
-    assert [normalized(str(each.message)) for each in caught if "unclosed" not in str(each.message)] == [DROPPED]
+    said = [normalized(str(each.message)) for each in caught if "unclosed" not in str(each.message)]
+    assert said == MESSAGES["a loop is dropped"]
 
 
 def test_warning_of_many_keys() -> None:
@@ -779,7 +590,7 @@ def test_warning_of_many_keys() -> None:
 
     with pytest.warns(ResourceWarning) as caught:
         asyncio.run(main())
-    assert [str(each.message) for each in caught] == [MANY_KEYS]
+    assert [str(each.message) for each in caught] == MESSAGES["many keys"]
     assert caught[0].filename == __file__
 
 
@@ -805,66 +616,15 @@ def test_warning_of_a_loop_that_is_open_at_the_interpreters_exit() -> None:
     command = [sys.executable, "-W", "always::ResourceWarning", "-c", textwrap.dedent(script)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
     assert done.stdout == "bye\n"
-    (line,) = [line for line in normalized(done.stderr).splitlines() if "still open" in line]
-    assert line.partition("ResourceWarning: ")[2] == STILL_OPEN
+    lines = [line for line in normalized(done.stderr).splitlines() if "still open" in line]
+    assert [line.partition("ResourceWarning: ")[2] for line in lines] == MESSAGES["a loop is open at the interpreter's exit"]
 
 
-# The log, and the views of what is open.
-
-LOGGED = ["entered database('h')", "exiting database('h')", "exited database('h')"]
-
-
-def test_log() -> None:
-    """At DEBUG, the logger tells when each resource is entered, and when its exit begins and ends."""
-    logger, stream = logging.getLogger("asyncio_loop_local"), io.StringIO()
-    handler, level = logging.StreamHandler(stream), logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.DEBUG)
-    try:
-
-        async def main() -> None:
-            async with connect("h"):
-                pass
-
-        asyncio.run(main())
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
-    assert stream.getvalue().splitlines() == LOGGED
-
-
-@dataclass
-class Shown:
-    """What a public object says of itself."""
-
-    make: Callable[[], object]
-    text: str
-
-
-SHOWN = [
-    Shown(lambda: sticky_acm(database("h")), "<StickyACM of _AsyncGeneratorContextManager>"),
-    Shown(lambda: connect("h"), "<StickyACM of database('h'), made>"),
-    Shown(lambda: token("me"), "<shared coroutine token, not started>"),
-    Shown(lambda: LoopVar("v", default=1), "<LoopVar name='v' default=1 at 0x…>"),
-    Shown(lambda: any_var("v", factory=list), "<LoopVar name='v' factory=<class 'list'> at 0x…>"),
-    Shown(lambda: any_var("v").set(1), "<Token var=<LoopVar name='v' at 0x…> at 0x…>"),
-    Shown(lambda: Token.MISSING, "<Token.MISSING>"),
-    Shown(lambda: LockingDict(count=0), "<LockingDict {'count': 0} [unlocked]>"),
-]
-
-
-@pytest.mark.parametrize("shown", SHOWN, ids=[shown.text[:20] for shown in SHOWN])
-def test_reprs(shown: Shown) -> None:
-    """What a public object says of itself is what it is, and the state that it is in."""
-
-    async def main() -> None:
-        assert normalized(repr(shown.make())) == shown.text
-
-    asyncio.run(main())
+# The table is complete.
 
 
 def texts_in_the_source() -> Iterator[tuple[str, str]]:
-    """Each piece of text in the library's modules that reads as one of more than two words, and where it is."""
+    """Each string literal in the library's modules that reads as text of more than two words, and its place."""
     (directory,) = map(Path, asyncio_loop_local.__path__)
     for path in sorted(directory.glob("*.py")):
         tree = ast.parse(path.read_text(encoding="utf-8"))
@@ -876,9 +636,9 @@ def texts_in_the_source() -> Iterator[tuple[str, str]]:
 
 
 def test_no_message_is_left_out() -> None:
-    """Whatever the library can say stands in this file, in full: a new message needs its place in these tables."""
-    told = [text for _, _, text in ERRORS] + [text for _, said in REPORTS for each in said for text in each]
-    told += [*NOTES, CLOSING, DROPPED, MANY_KEYS, STILL_OPEN, *LOGGED, *(shown.text for shown in SHOWN)]
+    """Every message of the library is in `messages.txt`, in full, and every case there has a test here."""
+    assert MESSAGES.keys() == {*CASES, *OTHERS}
+    said = [text for texts in MESSAGES.values() for text in texts]
     pieces = [
         (piece, where)
         for text, where in texts_in_the_source()
@@ -886,4 +646,4 @@ def test_no_message_is_left_out() -> None:
         if len(re.findall(r"\b[a-z]{2,}\b", piece)) > 2
     ]
     assert len(pieces) > 40
-    assert [(piece, where) for piece, where in pieces if not any(piece in text for text in told)] == []
+    assert [(piece, where) for piece, where in pieces if not any(piece in text for text in said)] == []
