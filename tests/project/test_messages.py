@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from functools import partial
 from pathlib import Path
 from traceback import walk_stack
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -108,9 +108,9 @@ def run(provoke: Provoke) -> list[str]:
     async def main() -> None:
         asyncio.get_running_loop().set_exception_handler(report)
         try:
-            result: Any = provoke()
+            result = provoke()
             if isinstance(result, Awaitable):
-                result = await result
+                result = await cast("Awaitable[object]", result)
         except Exception as error:
             said.extend([named(error), *getattr(error, "__notes__", ())])
         else:
