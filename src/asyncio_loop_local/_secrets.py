@@ -1,17 +1,22 @@
-"""Short reprs for errors, warnings and logs, in which secrets are masked."""
+"""Short reprs for errors, warnings and logs, in which secrets are masked.
+
+A secret is recognised by its name (a parameter, key, header, attribute or option), by its place in a URL, or by its form.
+The items of built-in containers are masked one by one; of any other object, the text of its repr is searched.
+"""
 
 from __future__ import annotations
 
 import re
+from itertools import islice
 from typing import Any, cast
 
 _MASK = "***"
-_LONGEST = 200
-_READ = 10_000  # of a longer text, only the beginning is read
-_DEEPEST = 5
+_MAX_LENGTH = 200
+_MAX_SEARCHED = 10_000  # only the beginning of a longer text is used
+_MAX_DEPTH = 5
 
-# What makes a name that of a secret: a part of it, however it is written, or one of its words; and what a name of
-# something about a secret ends with.
+# A name is a secret's if it contains one of these parts (however its words are joined) or words,
+# unless its last word says that it is only about a secret.
 _SECRET_PARTS = re.compile(
     r"passw|passphrase|passcode|secret|credential|authorization|cookie|bearer|sessionid"
     r"|(?:api|access|private|signing|encryption|account|master|auth|shared|ssh|licen[cs]e|service|app|client|subscription|"
@@ -29,7 +34,26 @@ _WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 _HARMLESS = re.compile(r"None|True|False|''|\"\"|\(\)|\[\]|\{\}")
 _NUMBER = re.compile(r"-?[\d.]+")
 
-# Each begins where its name does and looks at a bounded piece of text, so that reading stays linear.
+# Every search looks at a bounded piece of text from each starting point, so it takes linear time.
+# A text that is a URL as a whole may contain quotes; in other texts, a quote before a delimiter ends the URL.
+_URL = re.compile(
+    r"(?P<scheme>(?:(?P<whole>\A)[\w+.-]{0,50}?)?(?P<web>https?|wss?)?://)"
+    r"(?P<rest>(?(whole)\S+\Z|(?:[^\s'\"]|['\"](?![\s,)\]}>]|$))+))",
+    re.IGNORECASE,
+)
+# What precedes the host: user:password@, or user@. It is not host:port/…@…. A password may contain @, /, ? and #.
+_LOGIN = re.compile(r"(?P<user>[^:?#]*):(?!\d{1,5}(?:[/?#]|\Z))(?:[^?#]*@|.*@)|[^/:?#]*@")
+_QUERY_KEY = re.compile(r"(?<=[?&]key=)[^&#'\"]*")
+_OPTION = re.compile(r"(?P<option>(?<![\w-])--(?P<name>[\w-]{1,100})\s{1,3})(?P<value>[^\s-]\S*)")
+_FORMS = (
+    (re.compile(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{1,64}):[^\s:@/'\"]+@"), rf"\g<user>:{_MASK}@"),
+    (re.compile(r"\b(?:gh[opsur]_|github_pat_|glpat-|sk-|xox[abeprs]-|AKIA|eyJ)[\w.-]{12,}"), _MASK),
+    (re.compile(r"(?s)(?<=-----BEGIN )[A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----END).)*"), _MASK),
+)
+_SCHEME_AND_TOKEN = re.compile(
+    r"(?P<scheme>\b(?:[Bb]earer|BEARER)\s{1,3}|\b[Bb]asic\s{1,3}(?=[^\s'\",]{0,400}[A-Z\d=]))[^\s'\",]+"
+)
+# The separator between a name and its value: name=value, 'name': value, name: value, name:value, ('name', value).
 _NAMED = re.compile(
     r"(?<![\w-])(?P<name>[\w-]{1,200})"
     r"(?:\s{0,20}=+\s{0,20}|:\s{1,20}|:(?!\d{1,5}\b)(?=[^\s/:*])|\\*['\"]\s{0,3}:\s{0,3}|(?P<pair>\\*['\"],\s{0,3}))"
@@ -39,22 +63,10 @@ _QUOTE = re.compile(r"(?P<slashes>\\*)(?P<quote>['\"])")
 _OPENING = re.compile(r"[bBrRuU]{0,2}(?P<slashes>\\*)(?P<quote>['\"])")
 _NEXT = re.compile(r"\s|$|\s*[\w-]{1,100}\s*[=:]")
 _LINE = re.compile(r"(?:=\\*\"[^\n\r\"]*\"?|(?!\\[nr])[^\n\r'\"])*")
-_URL = re.compile(r"(?P<web>(?:https?|wss?))?://(?P<rest>(?:[^\s'\"]|['\"](?![\s,)\]}>]|$))+)", re.IGNORECASE)
-_WHOLE_URL = re.compile(r"(?:(?P<web>https?|wss?)|(?P<scheme>[\w+.-]{0,50}))://(?P<rest>\S+)", re.IGNORECASE)
-_OPTION = re.compile(r"(?P<option>(?<![\w-])--(?P<name>[\w-]{1,100})\s{1,3})(?P<value>[^\s-]\S*)")
-_PORT = re.compile(r"\d{1,5}")
-_QUERY_KEY = re.compile(r"(?<=[?&]key=)[^&#'\"]*")
-_BARE_LOGIN = re.compile(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{1,64}):(?P<password>[^\s:@/'\"]+)@")
-_BEARER = re.compile(r"(?P<scheme>\b(?:[Bb]earer|BEARER)\s{1,3}|\b[Bb]asic\s{1,3}(?=[^\s'\",]{0,400}[A-Z\d=]))[^\s'\",]+")
-_KNOWN = re.compile(
-    r"\b(?:gh[opsur]_|github_pat_|glpat-|sk-|xox[abeprs]-|AKIA|eyJ)[\w.-]{12,}"
-    r"|(?<=-----BEGIN )[A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----END).)*",
-    re.DOTALL,
-)
 
 
 def is_secret(name: str) -> bool:
-    """Whether what has this name is not to be shown."""
+    """Whether a value of this name is a secret."""
     words = [word.lower() for word in _WORD.findall(name)]
     if not words or words[-1] in _ABOUT_SECRETS:
         return False
@@ -62,22 +74,21 @@ def is_secret(name: str) -> bool:
 
 
 def mask_secrets(text: str) -> str:
-    """The text without the passwords and tokens that stand in it."""
-    whole = _WHOLE_URL.fullmatch(text)  # in which quotes are part of it
-    text = _URL.sub(_mask_url, text) if whole is None else f"{whole['scheme'] or ''}{_mask_url(whole)}"
-    text = _OPTION.sub(_mask_option, text)
-    text = _BARE_LOGIN.sub(rf"\g<user>:{_MASK}@", text)
-    text = _KNOWN.sub(_MASK, text)
-    return _BEARER.sub(rf"\g<scheme>{_MASK}", _mask_named_values(text))
+    """Return the text with the passwords and tokens in it masked."""
+    text = _URL.sub(_mask_url, text)
+    text = _OPTION.sub(lambda found: f"{found['option']}{mask_if_secret(found['name'], found['value'])}", text)
+    for form, masked in _FORMS:
+        text = form.sub(masked, text)
+    return _SCHEME_AND_TOKEN.sub(rf"\g<scheme>{_MASK}", _mask_named_values(text))
 
 
 def safe_repr(value: object) -> str:
-    """A short repr that never fails and shows no secrets."""
+    """Return a short repr in which secrets are masked. Never raises an `Exception`."""
     return shorten(_masked_repr(value, 0))
 
 
 def mask_if_secret(name: str, text: str) -> str:
-    """What is shown of something that has this name."""
+    """Return the text of a value, or a mask if the value's name is that of a secret."""
     if not is_secret(name) or _HARMLESS.fullmatch(text):
         return text
     return text if name.lower().endswith("tokens") and _NUMBER.fullmatch(text) else _MASK
@@ -85,9 +96,9 @@ def mask_if_secret(name: str, text: str) -> str:
 
 def _masked_repr(value: object, depth: int) -> str:
     kind = type(value)
-    if isinstance(value, str) and kind is str:
+    if isinstance(value, str) and kind is str:  # a subclass may have a repr of its own
         return repr(mask_secrets(_truncate(value)))
-    if kind in _BRACKETS and value and depth < _DEEPEST:
+    if kind in _BRACKETS and value and depth < _MAX_DEPTH:
         opening, closing = _BRACKETS[kind]
         return f"{opening}{', '.join(_items(value, kind, depth + 1))}{closing}"
     try:
@@ -108,57 +119,51 @@ _BRACKETS: dict[type, tuple[str, str]] = {
 
 
 def _items(container: Any, kind: type, depth: int) -> list[str]:
-    """As many of a container's items as will be shown."""
+    """Return the masked reprs of a container's first items, at least as many as fit into the result."""
+    if kind is tuple and len(container) == 2:
+        return [_pair(container[0], container[1], depth)]
     parts: list[str] = []
     length = 0
-    if kind is tuple and len(container) == 2:
-        first, second = container
-        return [_masked_repr(first, depth), mask_if_secret(_as_name(first), _masked_repr(second, depth))]
-    option = ""  # of a command line, whose value comes next
-    for item in container:
-        if length > 2 * _LONGEST:
+    option = ""  # of a command line: the next item is its value
+    # A copy, since a repr may change the container, and so may another thread.
+    items: list[Any] = list(islice(container.items() if kind is dict else container, 2 * _MAX_LENGTH + 2))
+    for item in items:
+        if length > 2 * _MAX_LENGTH:
             return [*parts, "..."]
         item_kind = type(cast("object", item))
-        if kind in _SEQUENCES and item_kind is list and len(item) == 2:
-            part = f"[{', '.join(_items(tuple(item), tuple, depth + 1))}]"
+        if kind is dict:
+            part = _pair(item[0], item[1], depth, separator=": ")
+        elif kind in _SEQUENCES and item_kind is list and len(item) == 2:
+            part = f"[{_pair(item[0], item[1], depth + 1)}]"
         else:
             part = mask_if_secret(option, _masked_repr(item, depth))
         option = item if kind in _SEQUENCES and item_kind is str and item.startswith("--") else ""
-        if kind is dict:
-            part = f"{part}: {mask_if_secret(_as_name(item), _masked_repr(container[item], depth))}"
         parts.append(part)
         length += len(part)
     return [f"{parts[0]},"] if kind is tuple and len(parts) == 1 else parts
+
+
+def _pair(first: object, second: object, depth: int, *, separator: str = ", ") -> str:
+    """Return the masked reprs of two values, of which the first may be the name of the second."""
+    return f"{_masked_repr(first, depth)}{separator}{mask_if_secret(_as_name(first), _masked_repr(second, depth))}"
 
 
 def _as_name(key: object) -> str:
     return key if isinstance(key, str) else key.decode("latin-1") if isinstance(key, bytes) else ""
 
 
-def _mask_option(found: re.Match[str]) -> str:
-    return f"{found['option']}{mask_if_secret(found['name'], found['value'])}"
-
-
 def _mask_url(found: re.Match[str]) -> str:
-    """Without the password; in a web address without the user, who there is often a token."""
+    """Mask the password; in a web address the user too, which often is a token."""
     rest = found["rest"]
-    before_query = re.split(r"[?#]", rest, maxsplit=1)[0]
-    host = before_query.rfind("@")
-    if host < 0:  # unless a password has broken the address
-        port = before_query.partition("/")[0].partition(":")[2]
-        host = rest.rfind("@") if port and not _PORT.fullmatch(port) else -1
-    if host >= 0:
-        user, colon, password = rest[:host].partition(":")
-        port, slash, _ = password.partition("/")
-        if colon and not (slash and _PORT.fullmatch(port)):
-            rest = f"{_MASK if found['web'] else f'{user}:{_MASK}'}{rest[host:]}"
-        elif not colon and found["web"] and "/" not in user:
-            rest = f"{_MASK}{rest[host:]}"
-    return f"{found['web'] or ''}://{_QUERY_KEY.sub(_MASK, rest)}"
+    login = _LOGIN.match(rest)
+    if login is not None and (found["web"] or login["user"] is not None):
+        user = "" if found["web"] else f"{login['user']}:"
+        rest = f"{user}{_MASK}@{rest[login.end() :]}"
+    return f"{found['scheme']}{_QUERY_KEY.sub(_MASK, rest)}"
 
 
 def _mask_named_values(text: str) -> str:
-    """Without what follows the name of a secret: name=value, 'name': value, name: value, ('name', value)."""
+    """Mask each value that follows the name of a secret."""
     parts: list[str] = []
     kept = at = 0
     while (found := _NAMED.search(text, at)) is not None:
@@ -175,7 +180,7 @@ def _mask_named_values(text: str) -> str:
 
 
 def _end_of_value(text: str, at: int, *, to_line_end: bool) -> int:
-    """Where a value ends that is written from here on: a literal, a call, a header's line, or anything without spaces."""
+    """Return the end of the value that starts here: a literal, a call, the line of a header, or text without spaces."""
     if (opening := _OPENING.match(text, at)) is not None:
         return _end_of_quoted(text, opening)
     if to_line_end and (line := _LINE.match(text, at)) is not None:
@@ -201,7 +206,7 @@ def _end_of_value(text: str, at: int, *, to_line_end: bool) -> int:
 
 
 def _end_of_quoted(text: str, opening: re.Match[str]) -> int:
-    """Where a string ends that opens here, perhaps within another string, where its quotes have backslashes before them."""
+    """Return the end of a quoted string. Inside another string, its quotes have backslashes before them."""
     opened = len(opening["slashes"])
     for closing in _QUOTE.finditer(text, opening.end()):
         if closing["quote"] == opening["quote"]:
@@ -214,12 +219,12 @@ def _end_of_quoted(text: str, opening: re.Match[str]) -> int:
 
 
 def _truncate(text: str) -> str:
-    return text if len(text) <= _READ else f"{text[:_READ]}..."
+    return text if len(text) <= _MAX_SEARCHED else f"{text[:_MAX_SEARCHED]}..."
 
 
 def shorten(text: str) -> str:
-    """The beginning and the end of a text that is long."""
-    if len(text) <= _LONGEST:
+    """Return a short text as it is, of a long one the beginning and the end."""
+    if len(text) <= _MAX_LENGTH:
         return text
-    half = (_LONGEST - 3) // 2
+    half = (_MAX_LENGTH - 3) // 2
     return f"{text[:half]}...{text[-half:]}"
