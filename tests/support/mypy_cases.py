@@ -1,0 +1,134 @@
+"""The cases of the mypy plugin in `tests/plugins/mypy_plugin.test`, as modules to check and the errors that mypy must give.
+
+A case starts with ``[case name] promise``. A line that must give an error ends in ``# E:`` and the error: mypy's text, or a key
+of `MESSAGES` and its parts. What follows ``# importer:`` is a module of its own, which imports all names of the first part.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+from mypy_runs import ROOT
+
+FACTORIES = """\
+from __future__ import annotations
+
+import array
+from typing import Any, TypeVar, overload
+
+T = TypeVar("T")
+Array = array.array[int]
+
+
+class Connector:
+    pass
+
+
+class Session:
+    def __init__(self, url: str, *, connector: object = None, data: object = None) -> None:
+        self.url = url
+
+    async def __aenter__(self) -> Session:
+        return self
+
+    async def __aexit__(self, *args: object) -> None:
+        pass
+
+
+@overload
+def convert(x: int) -> int: ...
+@overload
+def convert(x: str, y: object = None) -> str: ...
+def convert(x: Any, y: object = None) -> Any: ...
+"""
+
+WRAPPING = """\
+from asyncio_loop_local import singleton, sticky_singleton_acm
+
+import factories
+
+make = sticky_singleton_acm(factories.Session)
+
+
+@singleton
+def value(*args: object, **kwargs: object) -> int:
+    return 1
+"""
+
+BEGINNING = """\
+from __future__ import annotations
+
+import asyncio
+import functools
+from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypedDict, TypeVar, cast, overload
+
+from asyncio_loop_local import singleton, sticky_singleton_acm
+
+import wrapping
+from factories import Array, Connector, Session, T, convert
+from wrapping import make, value
+
+"""
+
+KEY = (
+    "is neither hashable nor compared by value, so it cannot be part of a key: pass something hashable, or use key=... to say "
+    "which calls are the same  [loop-local-key]"
+)
+FRESH = (
+    "at every call, equal to no other, so each call makes a value of its own: create it once and pass that one, create it inside "
+    "the factory, or use key=... to say which calls are the same  [loop-local-fresh-key]"
+)
+STICKY = "use sticky_singleton_acm, which enters it once and gives its value to every block"
+ACM_FUNCTION = "use sticky_singleton_acm with an @contextlib.asynccontextmanager function"
+MESSAGES = {
+    "key": f'Argument {{}} to {{}} has type "{{}}", which {KEY}',
+    "key inside": f'Argument {{}} to {{}} has type "{{}}", which holds "{{}}", which {KEY}',
+    "fresh": f"Argument {{}} to {{}} is a new {{}} {FRESH}",
+    "fresh inside": f"Argument {{}} to {{}} holds a new {{}} {FRESH}",
+    "no-loop": "{} is called while the module is imported, when no event loop is running: call it in a coroutine, or in a "
+    "function that a coroutine calls  [loop-local-no-loop]",
+    "decorator": '{0} replaces the class "{1}" with a function, but mypy still treats it as a class: leave the class undecorated '
+    "and wrap it under another name, as in get_{2} = {3}({1})  [loop-local-decorator]",
+    "entered once": "asynchronous context manager, which can be entered only once: " + STICKY,
+    "entered once, sync": f"context manager, which can be entered only once: return its value, or {ACM_FUNCTION}",
+    "run once": f"asynchronous generator, which can be run only once: add @contextlib.asynccontextmanager and {STICKY}",
+    "run once, sync": f"generator, which can be run only once: return a list or a tuple, or {ACM_FUNCTION}",
+}
+for kind in ("entered once", "entered once, sync", "run once", "run once, sync"):
+    MESSAGES[kind] = f"A singleton of {{}} gives every caller the same {MESSAGES[kind]}  [loop-local-single-use]"
+
+
+class Case(NamedTuple):
+    """The modules of one case by their file names, and the errors of mypy in them."""
+
+    promise: str
+    files: dict[str, str]
+    errors: list[str]
+
+
+def _read() -> dict[str, Case]:
+    text = (ROOT / "tests" / "plugins" / "mypy_plugin.test").read_text()
+    cases: dict[str, Case] = {}
+    for name, promise, code in re.findall(r"^\[case (\w+)\] (.*)\n((?:(?!\[case ).*\n)*)", text, re.MULTILINE):
+        first, *second = code.split("# importer:\n")
+        case = cases[name] = Case(promise, {f"case_{name}.py": BEGINNING + first}, [])
+        if second:
+            case.files[f"use_{name}.py"] = f"{BEGINNING}from case_{name} import *\n{second[0]}"
+        for file, module in case.files.items():
+            for number, line in enumerate(module.splitlines(), 1):
+                if (error := line.partition("# E: ")[2]) != "":
+                    kind, *parts = re.split(r" \| (?!None)", error)
+                    case.errors.append(f"{file}:{number}: error: {MESSAGES[kind].format(*parts) if parts else kind}")
+    return cases
+
+
+CASES = _read()
+FILES = {"factories.py": FACTORIES, "wrapping.py": WRAPPING} | {
+    file: text for case in CASES.values() for file, text in case.files.items()
+}
