@@ -39,7 +39,12 @@ def test_the_files_exist() -> None:
     """Each path that is named is there."""
     paths = {each for each in code(CONTRIBUTING) + code(SECURITY) if re.fullmatch(r"[\w./-]+", each) and re.search(r"[/.]", each)}
     paths = {each for each in paths if not each.startswith("__")}
-    assert {".pre-commit-config.yaml", "docs/house.md", "tests/project/test_messages.py", "tests/project/public_api.txt"} <= paths
+    assert {
+        ".pre-commit-config.yaml",
+        "docs/architecture/overview.md",
+        "tests/project/test_messages.py",
+        "tests/project/public_api.txt",
+    } <= paths
     assert {each for each in paths if not (ROOT / each).exists()} == set()
     for test in re.findall(r"ARGS='(\S+)", CONTRIBUTING):
         assert (ROOT / test).exists()
@@ -70,5 +75,5 @@ def test_the_hooks_run_tools_that_are_there() -> None:
 
 @pytest.mark.parametrize("name", ["asyncio_loop_local", "asyncio_loop_local_mypy", "asyncio_loop_local_pytest"])
 def test_the_packages_are_named(name: str) -> None:
-    """Each package that is shipped has its line in the house."""
+    """Each package that is shipped has its line there."""
     assert re.search(rf"^\| `\w+/{name}` \|", CONTRIBUTING, re.MULTILINE)
