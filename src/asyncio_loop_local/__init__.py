@@ -1,8 +1,7 @@
 """Resources that live exactly as long as their event loop: made once per loop, shared by its tasks, closed at its end.
 
-The map of the house. Each floor imports only from those below it.
+The modules, in layers. Each imports only from the layers below its own; `make check` keeps that (import-linter).
 
-====  ===================================================================================================
 4     ``__init__``: the public names
 3     one public concept each: ``_storage``, ``_var``, ``_singleton`` (and ``_shared_coroutine``, what
       it makes of coroutine functions), ``_enter``, ``_sticky``, ``atexit`` (and ``_atexit``, its older
@@ -16,13 +15,33 @@ The map of the house. Each floor imports only from those below it.
 0     ``_keys``: what makes two calls the same call; ``_pickling``: objects that keep their identity;
       ``_names`` and ``_secrets``: how calls are shown; ``_waiters``; ``_typing``
 ====  ===================================================================================================
+=======
+=====================================  ===================================================================================
+``_sticky``, ``_singleton``, ``_var``  public functions and classes that build on other public ones; ``_atexit``: the older
+                                       private forms of ``atexit``
+``_enter``, ``_shared_coroutine``,     one public concept each (``_shared_coroutine``: what `singleton` makes of a coroutine
+``_storage``, ``atexit``, ``_aclose``  function)
+``_release``, ``_resources``
+``_wrapped_factory``                   a wrapped factory: how its calls find their value on the running loop
+``_loop_state``                        everything that the library holds for one loop, and the loop's methods that it replaces
+``_loop_cache``                        what one wrapped factory has made on one loop
+``_resource``                          one asynchronous context manager: its own task enters it, holds it and exits it
+``_loop_bound``                        anything that ends with its loop: its states, its task and context, its tasks
+``_exit_order``                        the order in which all that ends
+``_wait_graph``, ``_waiters``,         waits that would never end; tasks that wait for one event; Ctrl-C while a loop ends;
+``_interrupt``, ``_process``,          the interpreter's exit, and a fork; what makes two calls the same call
+``_keys``
+``_names``                             how calls are named in errors and logs
+``_secrets``, ``_pickling``,            values without their secrets; objects that keep their identity when pickled;
+``_cpython``, ``_typing``              everything private to CPython; the structural types
+=====================================  ===================================================================================
 
-A call goes down once and comes up once: the wrapped factory (``_calls.wrapped``) asks the running loop's state for what
-it has made; on a miss ``_keys`` makes the key, ``_sticky`` a ``Resource`` from the factory, and the block waits in
+A call: the function that ``_wrapped_factory.wrapped`` has made looks the value up in the running loop's ``LoopState``. If it
+is not there, ``_keys`` makes the key and ``_sticky`` a ``Resource`` from the factory, and the block waits in
 ``Resource.acquire`` until the resource's task has entered it.
 
-The end of a loop goes down once: a door (``LoopState.shutdown_asyncgens``, ``close``, ``interpreter_exits``, or
-``_aclose``) asks ``ExitOrder.end_all``, which has the newest ``Scope`` begin its exit; each has the next one begin.
+The end of a loop: ``LoopState.shutdown_asyncgens``, ``LoopState.close``, ``LoopState.interpreter_exits`` or `aclose` calls
+``ExitOrder.end_all``. That begins the exit of the newest ``LoopBound`` which nothing open uses; each exit begins the next.
 """
 
 from . import atexit

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from ._cycles import Asker, ask_for
+from ._cpython import require_stack
+from ._loop_bound import refuse_inside
 from ._loop_state import attached_state
-from ._scope import refuse_inside, require_stack
+from ._wait_graph import WaitNode, register_wait
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -35,7 +36,7 @@ async def aclose() -> None:
     require_stack()
     failures: list[Failure] = []
     everything = _Everything(state.exits)
-    askers = ask_for(everything)
+    nodes = register_wait(everything)
     try:
         await state.end(failures.append)
         state.storage.clear()
@@ -44,8 +45,8 @@ async def aclose() -> None:
             failures.pop(0).missed()
         raise
     finally:
-        for asker in askers:
-            asker.awaiting.remove(everything)
+        for node in nodes:
+            node.awaiting.remove(everything)
     if failures:
         try:
             raise BaseExceptionGroup("errors at the exits of what the loop held", [_noted(each) for each in failures])
@@ -53,8 +54,8 @@ async def aclose() -> None:
             failures.clear()  # the tracebacks of their errors hold this frame
 
 
-class _Everything(Asker):
-    """What is waited for until all has ended that a loop holds."""
+class _Everything(WaitNode):
+    """The node of the wait-for graph for which `aclose` waits: everything that the loop holds."""
 
     __slots__ = ("_exits",)
 
@@ -71,7 +72,7 @@ class _Everything(Asker):
         return self._exits.loop
 
     @property
-    def scope(self) -> None:
+    def owner(self) -> None:
         return None
 
     @property
@@ -79,7 +80,7 @@ class _Everything(Asker):
         return True
 
     @property
-    def waits_for(self) -> Iterable[Asker]:
+    def waits_for(self) -> Iterable[WaitNode]:
         return self._exits
 
 

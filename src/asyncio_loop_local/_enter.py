@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from ._cycles import running_asker
 from ._loop_state import loop_state, running_loop
 from ._names import name_of_acm
-from ._resource import Resource, checked_acm
+from ._resource import EndedMeanwhile, Resource, checked_acm
+from ._wait_graph import running_node
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -46,12 +46,16 @@ async def enter_once(acm: ACM[T]) -> T:
     :raises TypeError: if ``acm`` is no asynchronous context manager.
     """
     try:
-        if running_asker() is None:
+        if running_node() is None:
             value: T = running_loop()._asyncio_loop_local.entered_values[id(acm)]
             return value
     except (AttributeError, KeyError):
-        pass  # and not in here, where an error of the enter's own would seem to come from this one
-    return await _resource_of(acm).acquire()
+        pass  # not from in here, where an error of the enter's own would seem to come from this one
+    while True:
+        try:
+            return await _resource_of(acm).acquire()
+        except EndedMeanwhile:
+            pass
 
 
 class _Object:
@@ -66,11 +70,11 @@ class _Object:
     def name(self) -> str:
         return self._name
 
-    def opened(self, value: Any, loop: AbstractEventLoop, /) -> None:
-        """It is in no place."""
+    def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
+        """Nobody else finds it."""
 
-    def forget(self) -> None:
-        """It is in no place."""
+    def invalidate(self) -> None:
+        """Nobody else finds it."""
 
 
 class _ObjectByIdentity(_Object):
@@ -84,10 +88,10 @@ class _ObjectByIdentity(_Object):
         self._state = state
         self.resource: Resource[Any] | None = None
 
-    def opened(self, value: Any, loop: AbstractEventLoop, /) -> None:
+    def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
         self._state.entered_values[self._place] = value
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         state, place = self._state, self._place
         if self.resource is not None and state.entered.get(place) is self.resource:
             del state.entered[place]

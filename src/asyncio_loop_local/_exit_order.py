@@ -1,119 +1,151 @@
-"""The order in which what is open on one loop ends: newest first, and never what something still open has acquired."""
+"""The order in which the open things of one loop end: newest first, and none before the open ones that use it."""
 
 from __future__ import annotations
 
-import heapq
 import sys
+from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
 
+from ._wait_graph import WaitNode
 from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterator
-
-    from ._scope import Scope
+    from collections.abc import Callable, Iterable, Iterator
 
     OnFailure = Callable[[Failure], None]
 
 
+class Exitable(WaitNode):
+    """Anything that takes a place in the order of exits, and the dependencies that decide when it may end."""
+
+    __slots__ = ("serial", "users", "uses")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.serial = 0  # its place: the higher, the newer; 0 before it has one
+        self.uses: dict[Exitable, None] = {}  # everything that it has acquired and that is still there
+        self.users: dict[Exitable, None] = {}  # everything that has acquired it and is still there
+
+    @property
+    def label(self) -> str:
+        """Its name, also where making the name fails."""
+        raise NotImplementedError
+
+    def start(self) -> None:
+        """Take a place in the order, if it has none yet."""
+        raise NotImplementedError
+
+    def begin_exit(self, *, at_once: bool = False) -> None:
+        """Start its exit."""
+        raise NotImplementedError
+
+    def interrupt(self) -> None:
+        """Cancel its enter or exit; the second time, do without it."""
+        raise NotImplementedError
+
+    def end(self, error: BaseException | None, cause: BaseException | None) -> None:
+        """It has ended, with an error of its exit, or because of one while it was held."""
+        raise NotImplementedError
+
+    def forked(self) -> None:
+        """This process is a fork of the one in which it ends."""
+        raise NotImplementedError
+
+    def acquired_by(self, user: Exitable) -> None:
+        """Note that ``user`` has acquired it, and has to end before it."""
+        if user is not self:
+            user.uses[self] = None
+            self.users[user] = None
+            user.start()  # what has no place in the order never ends, and would keep this one open
+
+
 class ExitOrder:
-    """What is open on one loop, and what is on its way in or out; lives as long as the loop's state."""
+    """What is open on one loop, and what is being entered or exited; lives as long as the loop's state.
+
+    An end builds a heap of everything that nothing open uses. It takes the newest, waits for its exit, and adds what that
+    one alone had used. So the end of n things with m dependencies takes O(n log n + m) steps, and acquiring takes one.
+    """
 
     __slots__ = (
-        "_at_once",
-        "_blocked",
-        "_freed",
-        "_freed_newest_first",
-        "_goes_on",
+        "_at_once_up_to",
+        "_close_waiters",
+        "_is_choosing",
         "_newest",
-        "_stack",
-        "_sweepers",
-        "busy",
+        "_open",
+        "_ready",
+        "exiting_now",
+        "in_transition",
         "loop",
-        "turn",
     )
 
     def __init__(self, loop: AbstractEventLoop) -> None:
         self.loop = loop
-        self.busy: dict[Scope, None] = {}  # being entered or ended: in no place of the order
-        self.turn: Scope | None = None  # what ends now, where everything ends
-        self._stack: dict[Scope, None] = {}
+        self.in_transition: dict[Exitable, None] = {}  # being entered or exited, and so without a place in the order
+        self.exiting_now: Exitable | None = None  # its exit is part of the end of everything
+        self._open: dict[int, Exitable] = {}  # by serial, so oldest first
         self._newest = 0
-        # Taken from the stack and put back, since something open had acquired them; and those that are free again, by serial.
-        self._blocked: dict[Scope, None] = {}
-        self._freed: dict[int, Scope] = {}
-        self._freed_newest_first: list[int] = []
-        self._sweepers: Waiters[Failure | None] = Waiters()  # those who wait for everything to end
-        self._at_once = False  # no other code waits for a turn of the loop
-        self._goes_on = False  # in a frame further up
+        # While everything is to end: what may end now, newest first, each with the users that do not keep it open.
+        self._ready: list[tuple[int, frozenset[Exitable]]] | None = None
+        self._close_waiters: Waiters[Failure | None] = Waiters()  # the tasks that wait for everything to end
+        self._at_once_up_to = 0  # the newest serial whose exit may run synchronously: no user task is left to starve
+        self._is_choosing = False  # re-entrancy guard
 
     def __bool__(self) -> bool:
-        return bool(self._stack or self.busy or self._blocked or self.turn or self._freed)
+        return bool(self._open or self.in_transition or self.exiting_now)
 
-    def __iter__(self) -> Iterator[Scope]:
-        """All that is here, in the order in which it was opened; what is being entered comes last."""
-        there = dict.fromkeys([*self._stack, *self._blocked, *self._freed.values(), *self.busy])
-        return iter(sorted(there, key=_age))
+    def __iter__(self) -> Iterator[Exitable]:
+        """Everything, oldest first; what is being entered comes last."""
+        everything = dict.fromkeys((*self._open.values(), *self.in_transition))
+        return iter(sorted(everything, key=lambda each: each.serial or inf))
 
-    def push(self, scope: Scope) -> None:
+    def push(self, bound: Exitable) -> None:
         """It is open now, and the newest."""
-        self._newest += 1
-        scope.serial = self._newest
-        self._stack[scope] = None
-        self._go_on()
+        self._newest = bound.serial = self._newest + 1
+        self._open[bound.serial] = bound
+        self._add_if_ready(bound)
+        self._exit_next()
 
-    def remove(self, scope: Scope) -> None:
-        """It leaves the order, ended or on its way to be."""
-        if scope in self._stack:
-            del self._stack[scope]
-        elif scope in self._blocked:
-            del self._blocked[scope]
-        else:
-            self._freed.pop(scope.serial, None)
+    def remove(self, bound: Exitable) -> None:
+        """It gives up its place, since it is about to end, or has ended."""
+        self._open.pop(bound.serial, None)
 
-    def unblock(self, scope: Scope) -> None:
-        """One that had acquired it does so no more: it may have its turn, if nothing else has."""
-        if not scope.users and scope in self._blocked:
-            del self._blocked[scope]
-            self._freed[scope.serial] = scope
-            heapq.heappush(self._freed_newest_first, -scope.serial)
+    def ended(self, bound: Exitable) -> None:
+        """It has ended, and keeps nothing else open."""
+        self.in_transition.pop(bound, None)
+        self.remove(bound)
+        for used in bound.uses:
+            used.users.pop(bound, None)
+            self._add_if_ready(used)
+        for user in bound.users:
+            user.uses.pop(bound, None)
+        bound.uses.clear()
+        bound.users.clear()
+        if self.exiting_now is bound:
+            self.exiting_now = None
+        self._exit_next()
 
-    def ended(self, scope: Scope) -> None:
-        """It has ended: what it had acquired may end too."""
-        self.busy.pop(scope, None)
-        for used in scope.uses:
-            used.users.pop(scope, None)
-            used.waived.pop(scope, None)
-            self.unblock(used)
-        for user in (*scope.users, *scope.waived):
-            user.uses.pop(scope, None)
-        scope.uses.clear()
-        scope.users.clear()
-        scope.waived.clear()
-        if self.turn is scope:
-            self.turn = None
-        self._go_on()
-
-    def who_ends(self, scope: Scope) -> Waiters[Failure | None]:
-        """Those for whom it ends, since they wait for everything to end."""
-        return self._sweepers if self.turn is scope else _NOBODY
+    def waiters_of(self, bound: Exitable) -> Waiters[Failure | None]:
+        """The tasks that wait for everything to end, if this is the one that ends now for them; else nobody."""
+        return self._close_waiters if self.exiting_now is bound else _NOBODY_WAITS
 
     async def end_all(self, on_failure: OnFailure, *, at_once: bool) -> BaseException | None:
-        """Ends one after the other, also what is opened meanwhile; of two at a time, both wait for the same exits.
+        """End one after the other, also what is opened meanwhile; two callers at a time wait for the same exits.
 
         Cancelled, it stops between two exits: the one in progress goes on by itself, the others wait for the next end.
 
-        ``at_once``: in this turn of the loop, as far as the exits await nothing; there should be nobody else to have a turn.
+        ``at_once``: exits that await nothing follow each other within one turn of the loop. Only for when no user task is
+        left that would need a turn. What is opened meanwhile exits in turns of its own, or exits that open something would
+        keep the loop from turning.
 
         :returns: the `KeyboardInterrupt` or `SystemExit` that an exit raised, if one did, after all others have run.
         """
         fatal: BaseException | None = None
-        self._at_once = at_once
+        self._at_once_up_to = self._newest if at_once else 0
         try:
             while self:
-                failure = await self._sweepers.wait(self.loop, self._go_on)
+                failure = await self._close_waiters.wait(self.loop, self._exit_next)
                 if failure is None:
                     continue  # everything has ended; something may have been opened before this woke
                 if isinstance(failure.error, (KeyboardInterrupt, SystemExit)) and fatal is None:
@@ -122,52 +154,114 @@ class ExitOrder:
                     on_failure(failure)
                 del failure  # the traceback of its error may lead to this frame
         finally:
-            self._at_once = False
+            self._at_once_up_to = 0
+            if not self._close_waiters:
+                self._ready = None
         return fatal
 
-    def _go_on(self) -> None:
-        """Lets the next one end, where everything is to end; each that has ended calls this, and so does who begins."""
-        if self._goes_on:
+    def interrupt(self) -> None:
+        """Cancel the exit in progress, or else everything that the next exit waits for; the second time, do without it."""
+        for bound in list(self.in_transition) if self.exiting_now is None else [self.exiting_now]:
+            bound.interrupt()
+
+    def _exit_next(self) -> None:
+        """Begin the next exit, where everything is to end and no exit is in progress."""
+        if self._is_choosing:
             return
-        self._goes_on = True
-        at_once = self._at_once and sys.exception() is None  # which an exit's code would see
+        self._is_choosing = True
+        at_once_up_to = 0 if sys.exception() else self._at_once_up_to  # an exit's code would see the exception
         try:
-            while self.turn is None and self._sweepers.is_anyone_left():
-                scope = self.turn = self._take()
-                if scope is None:
-                    if not self.busy:
-                        self._sweepers.tell(None)
+            while self.exiting_now is None and self._close_waiters.has_live_waiter():
+                bound = self.exiting_now = self._take()
+                if bound is None:
+                    if not self.in_transition:
+                        self._close_waiters.notify(None)
                     return
                 try:
-                    scope.begin_exit(at_once=at_once)
-                except MemoryError as error:  # all others are ended all the same
-                    scope.end(error, None)
+                    bound.begin_exit(at_once=bound.serial <= at_once_up_to)
+                except MemoryError as error:  # the others end all the same
+                    bound.end(error, None)
         finally:
-            self._goes_on = False
+            self._is_choosing = False
 
-    def interrupt(self) -> None:
-        """Cancels what ends now, or else all that is waited for before the next may; asked twice, waits for it no longer."""
-        for scope in list(self.busy) if self.turn is None else [self.turn]:
-            scope.interrupt()
-
-    def _take(self) -> Scope | None:
-        """The newest of those that nothing open has acquired, no longer in its place."""
-        while self._stack or self._freed_newest_first:
-            newest = next(reversed(self._stack)) if self._stack else None
-            scope: Scope | None
-            if newest is None or (self._freed_newest_first and -self._freed_newest_first[0] > newest.serial):
-                scope = self._freed.pop(-heapq.heappop(self._freed_newest_first), None)  # None if it has ended by itself
-            else:
-                scope, _ = self._stack.popitem()
-            if scope is not None:
-                if not scope.users:
-                    return scope
-                self._blocked[scope] = None
+    def _take(self) -> Exitable | None:
+        """Take the newest that may end out of the order; None if there is none, or all have users in transition."""
+        while self._open:
+            if not self._ready:
+                if self._ready is not None and self.in_transition:
+                    return None
+                self._ready = self._all_ready()
+                if not self._ready:
+                    return None
+            serial, waived = heappop(self._ready)
+            bound = self._open.get(-serial)
+            if bound is not None and bound.users.keys() <= waived:  # else it has ended, or a new user has acquired it since
+                del self._open[-serial]
+                return bound
         return None
 
+    def _add_if_ready(self, bound: Exitable) -> None:
+        if self._ready is not None and not bound.users and bound.serial in self._open:
+            heappush(self._ready, (-bound.serial, _NO_USERS))
 
-_NOBODY: Waiters[Failure | None] = Waiters()
+    def _all_ready(self) -> list[tuple[int, frozenset[Exitable]]]:
+        """Everything that may end now, as a heap: what has no user, and of each cycle that nothing else uses, the newest."""
+        ready = [(-serial, _NO_USERS) for serial, bound in self._open.items() if not bound.users]
+        if len(ready) < len(self._open) and (not ready or self._may_have_cycles()):
+            for cycle in _cycles_without_users(self._open.values(), self.in_transition):
+                newest = max(cycle, key=lambda each: each.serial)
+                ready.append((-newest.serial, frozenset(newest.users)))
+        heapify(ready)
+        return ready
+
+    def _may_have_cycles(self) -> bool:
+        """Whether something open is older than what it uses, as at least one member of each cycle is."""
+        return any(0 < user.serial < serial for serial, bound in self._open.items() for user in bound.users)
 
 
-def _age(scope: Scope) -> float:
-    return scope.serial or inf
+_NOBODY_WAITS: Waiters[Failure | None] = Waiters()
+_NO_USERS: frozenset[Exitable] = frozenset()
+
+
+def _cycles_without_users(open_: Iterable[Exitable], in_transition: Iterable[Exitable]) -> Iterator[list[Exitable]]:
+    """The strongly connected components of things that have users, but none outside the component (Kosaraju's algorithm).
+
+    Users that are neither open nor in transition do not count. So there is at least one, if all that is open has users and
+    nothing is in transition.
+    """
+    nodes = dict.fromkeys((*open_, *in_transition))
+    component_of: dict[Exitable, int] = {}
+    for number, root in enumerate(_users_first(nodes)):
+        if root in component_of:
+            continue
+        component_of[root] = number
+        members = [root]
+        for member in members:  # grows meanwhile
+            for user in member.users:
+                if user in nodes and user not in component_of:
+                    component_of[user] = number
+                    members.append(user)
+        if any(member.users for member in members) and not any(member in in_transition for member in members):
+            users = [user for member in members for user in member.users if user in nodes]
+            if all(component_of[user] == number for user in users):
+                yield members
+
+
+def _users_first(nodes: dict[Exitable, None]) -> list[Exitable]:
+    """Depth first along ``uses``, in the reverse order of finishing: a user stands before what it uses, cycles aside."""
+    seen: set[Exitable] = set()
+    finished: list[Exitable] = []
+    for root in nodes:
+        path = [] if root in seen else [(root, iter(root.uses))]
+        seen.add(root)
+        while path:
+            node, uses = path[-1]
+            for used in uses:
+                if used not in seen and used in nodes:
+                    seen.add(used)
+                    path.append((used, iter(used.uses)))
+                    break
+            else:
+                path.pop()
+                finished.append(node)
+    return finished[::-1]

@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from importlib import import_module
 from signal import SIGINT, default_int_handler
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ._cpython import signal
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from types import FrameType
-
-
-# What `signal` is made of: its own functions turn each handler into an enum, which takes longer than all the rest.
-_signal: Any = import_module("_signal")
 
 
 class CallOnInterrupt:
@@ -33,13 +30,13 @@ class CallOnInterrupt:
         self._came = self._waits = False
 
     def __enter__(self) -> None:
-        if _signal.getsignal(SIGINT) is default_int_handler:
+        if signal.getsignal(SIGINT) is default_int_handler:
             with suppress(ValueError):  # not in the main thread
-                _signal.signal(SIGINT, self._handle)
+                signal.signal(SIGINT, self._handle)
 
     def __exit__(self, _exc_type: object, error: BaseException | None, _traceback: object) -> None:
-        if _signal.getsignal(SIGINT) == self._handle:
-            _signal.signal(SIGINT, default_int_handler)
+        if signal.getsignal(SIGINT) == self._handle:
+            signal.signal(SIGINT, default_int_handler)
         if self._came and error is None:
             raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""All that one loop holds, attaching it to the loop, and the doors by which a loop ends."""
+"""Everything that the library holds for one loop; attaching it to the loop, and the loop's methods that it replaces."""
 
 from __future__ import annotations
 
@@ -7,34 +7,41 @@ import gc
 import sys
 import threading
 import warnings
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import _process
-from ._cycles import running_asker
+from ._cpython import (
+    has_unseen_error,
+    hide_task,
+    is_eager_task_factory,
+    no_running_loop,
+    task_class_of,
+)
 from ._exit_order import ExitOrder
 from ._interrupt import CallOnInterrupt
-from ._scope import hide, is_unseen, scope_on
+from ._loop_bound import running_loop_bound
+from ._wait_graph import running_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Coroutine
 
-    from ._calls import Calls
     from ._exit_order import OnFailure
+    from ._loop_cache import LoopCache
     from ._resource import Resource
     from ._waiters import Failure
 
 _ATTRIBUTE = "_asyncio_loop_local"
 _SECONDS_TO_ANSWER = 5.0
 _WAITS_FOR_CLOSE = 100  # of 10 ms
-_DOORS = ("close", "shutdown_asyncgens", "create_task", "get_task_factory")
+_PATCHED = ("close", "shutdown_asyncgens", "create_task", "get_task_factory")
 
 
 class LoopLocalStorage(dict[Any, Any]):
     """The dict of one event loop: what `storage` returns.
 
     It lives as long as its loop is open, and whatever is in it is let go when the loop is closed. Its keys and values
-    are its users' own; `LoopVar` is the typed door to it.
+    are its users' own; `LoopVar` gives typed access to it.
     """
 
     __slots__ = ("__weakref__",)
@@ -53,21 +60,21 @@ running_loop = cast("Callable[[], AttachedLoop]", asyncio.get_running_loop)
 class LoopState:
     """What the library holds for one event loop, from its first use on that loop until the loop is closed.
 
-    A loop refers to its state by one attribute, and by the doors that are set on it: they make a circle, which closing
-    the loop undoes.
+    A loop refers to its state by one attribute, and by the methods that are set on it. These make a reference cycle, which
+    closing the loop undoes.
     """
 
     __slots__ = (
         "__weakref__",
-        "_at_end",
+        "_cancelling_tasks",
         "_close",
         "_create_task",
+        "_forked_exits",
         "_get_task_factory",
-        "_left_to_parent",
-        "_patience",
+        "_is_ending",
         "_replaced",
         "_shutdown_asyncgens",
-        "calls",
+        "caches",
         "entered",
         "entered_values",
         "exits",
@@ -79,12 +86,12 @@ class LoopState:
         self.loop = loop
         self.exits = ExitOrder(loop)
         self.storage = LoopLocalStorage()
-        self.calls: dict[object, Calls] = {}  # of each wrapped factory
+        self.caches: dict[object, LoopCache] = {}  # of each wrapped factory
         self.entered: dict[int, Resource[Any]] = {}  # by the id of its ACM, which it keeps alive
         self.entered_values: dict[int, Any] = {}  # of those among them that are open
-        self._at_end = False  # the runner waits for the end
-        self._patience: asyncio.Task[None] | None = None  # waits for the user's tasks to end, before the loop is closed
-        self._replaced: dict[str, Any] = {}
+        self._is_ending = False  # the runner waits in shutdown_asyncgens
+        self._cancelling_tasks: asyncio.Task[None] | None = None  # waits for the user's tasks to end, before the loop is closed
+        self._replaced: dict[str, Any] = {}  # methods that others had set on the loop
         self._attach()
 
     def _attach(self) -> None:
@@ -95,15 +102,15 @@ class LoopState:
         self._create_task: Callable[..., asyncio.Task[Any]] = loop.create_task
         # Not by the loop's __dict__: from when that is asked for, CPython finds all that loop's attributes in a slower way.
         try:
-            for door in _DOORS:
-                there = getattr(loop, door)
-                if not _is_of_class(loop, door, there):
-                    self._replaced[door] = there
-                setattr(loop, door, getattr(self, door))
+            for name in _PATCHED:
+                method = getattr(loop, name)
+                if not _is_of_class(loop, name, method):
+                    self._replaced[name] = method
+                setattr(loop, name, getattr(self, name))
             setattr(loop, _ATTRIBUTE, self)
             _process.attached(self)
         except BaseException as error:
-            self._leave_loop()
+            self._unpatch()
             if not isinstance(error, (AttributeError, TypeError)):
                 raise
             kind = type(loop)
@@ -112,56 +119,55 @@ class LoopState:
                 f"set on its instances: use a loop class, or a subclass of this one, whose instances take attributes"
             ) from error
 
-    def _leave_loop(self) -> None:
+    def _unpatch(self) -> None:
         loop = self.loop
-        for door in _DOORS:
-            if getattr(getattr(loop, door), "__self__", None) is self:  # else somebody has wrapped it, and goes on calling it
-                if door in self._replaced:
-                    setattr(loop, door, self._replaced[door])
+        for name in _PATCHED:
+            if getattr(getattr(loop, name), "__self__", None) is self:  # else somebody has wrapped it, and goes on calling it
+                if name in self._replaced:
+                    setattr(loop, name, self._replaced[name])
                 else:
-                    delattr(loop, door)
+                    delattr(loop, name)
         if getattr(loop, _ATTRIBUTE, None) is self:
             delattr(loop, _ATTRIBUTE)
 
     def _detach(self) -> None:
-        self._leave_loop()
+        self._unpatch()
         _process.detached(self)
         self._forget_all()
 
-    # The doors. Each is set on the loop in place of its own method, which it calls in turn.
+    # The patched methods: each is set on the loop in place of its own, which it calls in turn.
 
     def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, **kwargs: Any) -> asyncio.Task[Any]:
-        """Starts a task; one that a resource's code starts lives and ends with that resource."""
-        create = self._create_task  # with no name, which is what most calls come to, by the quickest way on
+        """Start a task. If a resource's code starts it, it lives and ends with that resource."""
+        create = self._create_task  # most calls come without a name, and take the quickest way
         task = create(coro, name=name, **kwargs) if name is not None or kwargs else create(coro)
-        if running_asker() is not None and (scope := scope_on(self.exits)) is not None:
-            scope.adopt(task)
+        if running_node() is not None and (bound := running_loop_bound(self.exits)) is not None:
+            bound.adopt(task)
         return task
 
     def get_task_factory(self) -> Any:
-        """The loop's task factory; an eager one is given to a resource's code so that its tasks are the resource's.
+        """Return the loop's task factory. A resource's code gets an eager one in a form whose tasks are the resource's.
 
         For anyio, which makes tasks by the class that it finds in an eager factory, and not by the loop.
         """
         factory: Any = self._get_task_factory()
         if sys.version_info >= (3, 12):
-            scope = scope_on(self.exits)
-            if scope is not None and getattr(factory, "__code__", None) is asyncio.eager_task_factory.__code__:
-                (cell,) = factory.__closure__
-                task_class = cell.cell_contents
+            bound = running_loop_bound(self.exits)
+            if bound is not None and is_eager_task_factory(factory):
+                task_class = task_class_of(factory)
 
                 def make(*args: Any, **kwargs: Any) -> Any:
                     task = task_class(*args, **kwargs)
-                    scope.adopt(task)
+                    bound.adopt(task)
                     return task
 
                 return asyncio.create_eager_task_factory(make)
         return factory
 
     async def shutdown_asyncgens(self) -> None:
-        """The end of a loop in a runner: its tasks have ended, its async generators and executor are still there."""
+        """End everything, when a runner ends the loop: its tasks have ended, its async generators and executor still work."""
         if self.exits:
-            self._at_end = True
+            self._is_ending = True
             try:
                 with CallOnInterrupt(self.loop, self._interrupt):
                     await self.end(_report, at_once=True)
@@ -169,11 +175,11 @@ class LoopState:
                 self.exits.interrupt()
                 raise
             finally:
-                self._at_end = False
+                self._is_ending = False
         await self._shutdown_asyncgens()
 
     def close(self) -> None:
-        """The end of a loop that is driven by hand, and the last of any other."""
+        """End everything, if that has not been done: a loop that is driven by hand is only closed."""
         loop = self.loop
         if gc.is_finalized(loop):
             with suppress(OSError, ValueError):  # the collector may have finalized the loop's own sockets before it
@@ -184,7 +190,7 @@ class LoopState:
             return
         try:
             if self.exits:
-                if self._at_end and not isinstance(sys.exception(), RuntimeError):
+                if self._is_ending and not isinstance(sys.exception(), RuntimeError):
                     self.exits.interrupt()  # Ctrl-C got the runner out of the end that had begun
                 self._run_to_end()
         finally:
@@ -193,7 +199,7 @@ class LoopState:
             self._close()
 
     async def end(self, on_failure: OnFailure, *, at_once: bool = False) -> None:
-        """Ends everything, newest first, and forgets all that was made; the loop can be used afterwards."""
+        """End everything, newest first, and forget all that was made; the loop can be used afterwards."""
         fatal = await self.exits.end_all(on_failure, at_once=at_once)
         self._forget_all()
         if fatal is not None:
@@ -203,24 +209,23 @@ class LoopState:
                 del fatal  # its traceback holds this frame
 
     def _forget_all(self) -> None:
-        for calls in self.calls.values():
-            calls.clear()
-        self.calls.clear()
+        for cache in self.caches.values():
+            cache.clear()
+        self.caches.clear()
         self.entered.clear()
         self.entered_values.clear()
 
     def _run_to_end(self) -> None:
-        """Runs the loop until everything has ended, whatever comes between.
+        """Run the loop until everything has ended, whatever comes between.
 
         :raises KeyboardInterrupt, SystemExit: that came meanwhile; the exit in progress was cancelled, the others have run.
         """
         interruption: BaseException | None = None
         ending: asyncio.Task[None] | None = None
-        with _no_other_loop(), CallOnInterrupt(self.loop, self._interrupt):
+        with no_running_loop(), CallOnInterrupt(self.loop, self._interrupt):
             while self.exits:
                 if ending is None or ending.done():
-                    ending = asyncio.Task(self._end_after_tasks(), loop=self.loop, name="asyncio_loop_local")
-                    hide(ending)
+                    ending = self._hidden_task(self._end_after_tasks())
                 try:
                     self.loop.run_until_complete(ending)
                     break
@@ -240,22 +245,26 @@ class LoopState:
                 del interruption, ending  # its traceback holds this frame
 
     def _interrupt(self) -> None:
-        if self._patience is not None:
-            self._patience.cancel()
+        if self._cancelling_tasks is not None:
+            self._cancelling_tasks.cancel()
         self.exits.interrupt()
 
     async def _end_after_tasks(self) -> None:
         while tasks := asyncio.all_tasks(self.loop):  # and those that they start meanwhile
-            patience = self._patience = asyncio.Task(_cancelled(tasks), loop=self.loop, name="asyncio_loop_local")
-            hide(patience)
-            await asyncio.wait([patience])
-            self._patience = None
-            if patience.cancelled():
+            waiting = self._cancelling_tasks = self._hidden_task(_cancel_and_wait(tasks))
+            await asyncio.wait([waiting])
+            self._cancelling_tasks = None
+            if waiting.cancelled():
                 break
         await self.end(_report, at_once=True)
 
+    def _hidden_task(self, coroutine: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        task = asyncio.Task(coroutine, loop=self.loop, name="asyncio_loop_local")
+        hide_task(task)
+        return task
+
     def interpreter_exits(self) -> None:
-        """Ends what the loop still holds, and says what it was; from here on the loop is as it was before."""
+        """End what the loop still holds, and warn of it; from here on the loop is as it was before."""
         loop, held = self.loop, self._held()
         try:
             if loop.is_closed():
@@ -276,15 +285,14 @@ class LoopState:
                 )
 
     def _end_in_daemon_thread(self) -> None:
-        """Lets the thread whose loop this is end it, with its tasks; does without a loop that does not answer."""
+        """Have the thread in which the loop runs end everything, with the loop's tasks; give up if the loop does not answer."""
         loop = self.loop
         answered, done = threading.Event(), threading.Event()
 
         def start() -> None:
             answered.set()
             loop.set_default_executor(_process.LateExecutor())
-            ending = asyncio.Task(self._end_after_tasks(), loop=loop, name="asyncio_loop_local")
-            hide(ending)
+            ending = self._hidden_task(self._end_after_tasks())
             ending.add_done_callback(lambda _: done.set())
 
         loop.call_soon_threadsafe(start)
@@ -298,18 +306,18 @@ class LoopState:
                 return
 
     def process_forked(self) -> None:
-        """Leaves all to the parent process: in this one, the loop exits nothing and finalizes no async generator."""
+        """Leave everything to the parent process: in this one, the loop exits nothing and finalizes no async generator."""
         own: dict[str, Any] = vars(self.loop)
-        for door in (*_DOORS, _ATTRIBUTE):
-            own.pop(door, None)
+        for name in (*_PATCHED, _ATTRIBUTE):
+            own.pop(name, None)
         own["shutdown_asyncgens"] = _shut_down_nothing
-        for scope in self.exits:
-            scope.leave_to_parent()
-        self._left_to_parent = self.exits  # kept, so that nothing in it is finalized
+        for bound in self.exits:
+            bound.forked()
+        self._forked_exits = self.exits  # kept, so that nothing in it is finalized
         self.exits = ExitOrder(self.loop)
 
     def _held(self) -> str:
-        return ", ".join(scope.label for scope in self.exits)
+        return ", ".join(bound.label for bound in self.exits)
 
     def __del__(self) -> None:
         """A loop that was dropped unclosed: nothing can run on it any more."""
@@ -317,8 +325,8 @@ class LoopState:
             return
         _process.detached(self)
         if getattr(self, "exits", None) and (held := self._held()):
-            for tell in _process.when_dropped:
-                tell(self.loop, held)
+            for notify in _process.when_dropped:
+                notify(self.loop, held)
             warnings.warn(
                 f"an event loop of class {type(self.loop).__qualname__} was dropped without being closed, so what it held was "
                 f"never exited: {held}. Close it, or use asyncio.run()",
@@ -350,19 +358,19 @@ def attached_state() -> LoopState | None:
 
 
 def _is_of_class(loop: asyncio.AbstractEventLoop, name: str, value: object) -> bool:
-    """Whether the loop has this of its class, and so has it again when what is set in its place is deleted."""
+    """Tell whether the method comes from the class, so that deleting our override restores it."""
     of_class = getattr(type(loop), name, value)
     bind = getattr(of_class, "__get__", None)
     return bool(value == (of_class if bind is None else bind(loop)))
 
 
-async def _cancelled(tasks: set[asyncio.Task[Any]]) -> None:
-    """Cancels tasks and waits for them, as `asyncio.run` does."""
+async def _cancel_and_wait(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel tasks and wait for them, as `asyncio.run` does."""
     for task in tasks:
         task.cancel()
     await asyncio.wait(tasks)
     for task in tasks:
-        if is_unseen(task) and (error := task.exception()) is not None:
+        if has_unseen_error(task) and (error := task.exception()) is not None:
             message = "unhandled exception while the loop was being closed"
             task.get_loop().call_exception_handler({"message": message, "exception": error, "task": task})
 
@@ -373,23 +381,4 @@ def _report(failure: Failure) -> None:
 
 
 async def _shut_down_nothing() -> None:
-    """Stands on a loop that this process has from its parent."""
-
-
-@contextmanager
-def _no_other_loop() -> Generator[None]:
-    """Lets a loop run in a thread in which another one is running, and that one go on afterwards."""
-    outer = asyncio._get_running_loop()
-    if outer is None:
-        yield
-        return
-    task = asyncio.current_task(outer)
-    if task is not None:
-        asyncio._leave_task(outer, task)
-    asyncio._set_running_loop(None)
-    try:
-        yield
-    finally:
-        asyncio._set_running_loop(outer)
-        if task is not None:
-            asyncio._enter_task(outer, task)
+    """Replace the method of a loop that this process has from its parent."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from ._calls import Factory, factory_of
+from ._loop_bound import running_loop_bound
 from ._loop_state import attached_state
 from ._names import describe_factory
-from ._scope import scope_on
+from ._wrapped_factory import WrappedFactory, factory_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,13 +36,13 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
     state = attached_state()
     if state is None:
         return False
-    call, resource = token.find(state, bound, kwargs)
+    entry, resource = token.find(state, bound, kwargs)
     if resource is None:
-        if call is not None:
-            call.forget()
-        return call is not None
+        if entry is not None:
+            entry.invalidate()
+        return entry is not None
     _refuse(resource)
-    error = await (resource.leave() if call is None else call.leave(resource))
+    error = await (resource.release() if entry is None else entry.release(resource))
     if error is None:
         return True
     try:
@@ -51,7 +51,7 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
         del error  # its traceback holds this frame
 
 
-def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[Factory, tuple[Any, ...]]:
+def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[WrappedFactory, tuple[Any, ...]]:
     """The wrapped factory, and the arguments with the object before them to which it was bound as a method."""
     bound_to: tuple[Any, ...] = ()
     function = factory
@@ -67,7 +67,7 @@ def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[Factory, tuple[Any, .
 
 
 def _refuse(resource: Resource[Any]) -> None:
-    if scope_on(resource.exits) is resource:
+    if running_loop_bound(resource.exits) is resource:
         raise RuntimeError(
             f"release() was called from inside {resource.name}, which it would have to wait for: "
             f"call it from code that is not its own"

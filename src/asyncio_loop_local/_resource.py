@@ -1,4 +1,4 @@
-"""One ACM that its loop has entered and will exit: its own task enters it, holds it, and exits it."""
+"""One asynchronous context manager that its loop has entered and will exit. Its own task enters it, holds it, and exits it."""
 
 from __future__ import annotations
 
@@ -9,17 +9,35 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from ._cycles import ask_for, running_asker
+from ._cpython import require_stack, running_loop_or_none, wake_at_once
+from ._loop_bound import (
+    ABANDON,
+    ABANDONED,
+    BEING_ENTERED,
+    ENDED,
+    ENTER,
+    ENTER_INTERRUPTED,
+    ENTERING,
+    EXIT,
+    FAIL,
+    MADE,
+    OPEN,
+    OPENED,
+    RELEASE,
+    RELEASED,
+    LoopBound,
+    running_loop_bound,
+)
 from ._names import name_of
-from ._scope import Scope, require_stack, scope_on
-from ._waiters import Failure, Waiters, wake_at_once
+from ._wait_graph import register_wait, running_node
+from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._cycles import Asker
     from ._exit_order import ExitOrder
     from ._typing import ACM
+    from ._wait_graph import WaitNode
 
 T = TypeVar("T")
 
@@ -27,97 +45,101 @@ _logger = logging.getLogger("asyncio_loop_local")
 
 
 class Origin(Protocol):
-    """Where a resource comes from, and where its callers find it."""
+    """Where a resource comes from, and where callers find it."""
 
     @property
     def name(self) -> str:
-        """How errors and logs call the resource."""
+        """The name of the resource in errors and logs."""
         ...
 
-    def opened(self, value: Any, loop: asyncio.AbstractEventLoop, /) -> None:
-        """Lets callers have its value at once, on its loop, from now on until it is to be forgotten."""
+    def publish(self, value: Any, loop: asyncio.AbstractEventLoop, /) -> None:
+        """Let callers on its loop have its value at once, from now on until `invalidate`."""
         ...
 
-    def forget(self) -> None:
-        """Lets callers find it no longer; called at least once, when it is spent."""
+    def invalidate(self) -> None:
+        """Let no new caller find it; called at least once, when it has ended."""
         ...
 
 
-class Resource(Scope, Generic[T]):
-    """Made, entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
+class EndedMeanwhile(Exception):
+    """The resource that a caller has found has been exited before the caller could wait for it: it has to look again."""
 
-    __slots__ = ("_askers", "_leave", "_leaves_at_once", "_origin", "acm", "since", "value")
+
+class Resource(LoopBound, Generic[T]):
+    """Entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
+
+    __slots__ = ("_enter_waiters", "_hold", "_origin", "acm", "since", "value")
 
     def __init__(self, exits: ExitOrder, acm: ACM[T] | None, origin: Origin) -> None:
         super().__init__(exits)
         self.acm = acm
         self._origin = origin
-        self._askers: Waiters[T | Failure] = Waiters()
-        self._leave: asyncio.Future[None] | None = None
-        self._leaves_at_once = False  # as soon as it is entered
+        self._enter_waiters: Waiters[T | Failure] = Waiters()
+        self._hold: asyncio.Future[None] | None = None  # its task waits for it between the enter and the exit
         self.value: T = cast("T", None)
         self.since: float | None = None  # when it was entered, on the loop's clock
 
     @property
     def name(self) -> str:
-        """How its origin calls it."""
+        """Its origin's name for it."""
         return self._origin.name
 
-    def forget(self) -> None:
-        """Nobody may find it any more: the next call makes a new one."""
-        self._origin.forget()
+    def invalidate(self) -> None:
+        """Let the next call make a new one."""
+        self._origin.invalidate()
 
-    def note_user(self, asker: Asker) -> None:
-        """Its value is taken by code of what ends with the loop, and which it must outlive."""
-        user = asker.scope
-        if user is not None and self not in user.uses and user.exits is self.exits and user.phase != "ended":
+    def note_user(self, node: WaitNode) -> None:
+        """Record that the code of ``node`` has taken the value, so that this one exits after the owner of that code."""
+        user = node.owner
+        if isinstance(user, LoopBound) and self not in user.uses and user.exits is self.exits and user.state is not ENDED:
             self.acquired_by(user)
 
-    async def leave(self) -> BaseException | None:
-        """Exits it before its loop ends; from now on nobody finds it. One that is being entered is waited for.
+    async def release(self) -> BaseException | None:
+        """Exit it before its loop ends. From now on nobody finds it. If it is being entered, it exits after that.
 
-        :returns: what the exit raised.
-        :raises RuntimeError: if its enter or exit waits, through whatever others, for the code that asks for this.
+        :returns: the error of the exit.
+        :raises RuntimeError: if its enter or exit waits, perhaps through others, for the code that calls this.
         """
-        askers = ask_for(self)
-        self.forget()
-        self._leaves_at_once = True
+        nodes = register_wait(self)
+        self.invalidate()
+        if self.state is ENTERING:
+            self.happens(RELEASE)
         try:
             return await self.exit()
         finally:
-            for asker in askers:
-                asker.awaiting.remove(self)
+            for node in nodes:
+                node.awaiting.remove(self)
 
     async def acquire(self) -> T:
-        """Its value, as soon as it is entered; side by side with all others that are being entered.
+        """Return its value as soon as it is entered; any number of resources are entered side by side.
 
-        The last asker that is cancelled cancels the entering, and then a new one starts anew at once.
+        The last caller that is cancelled cancels the enter, and the next call makes a new resource at once.
 
-        :raises RuntimeError: if those that wait for each other to be entered would come to wait for themselves.
+        :raises RuntimeError: if resources that wait for each other to be entered would come to wait for themselves.
+        :raises EndedMeanwhile: if other code has ended it since the caller found it.
         """
-        if self.phase != "open":
+        if self.state is not OPEN:
             return await self._enter()
-        user = scope_on(self.exits)
+        user = running_loop_bound(self.exits)
         if user is not None:
             self.acquired_by(user)
         return self.value
 
     async def _enter(self) -> T:
-        """Has it entered, or waits until it is."""
-        askers = ask_for(self)
+        """Begin to enter it, or wait until that is done."""
+        nodes = register_wait(self)
         try:
-            user = scope_on(self.exits)
+            user = running_loop_bound(self.exits)
             if user is not None:
                 self.acquired_by(user)
-            begin = self._begin_enter if self.phase == "made" else None
-            entered = await self._askers.wait(self.exits.loop, begin)
-        except asyncio.CancelledError:
-            if not self._askers:
+            entered = await self._enter_waiters.wait(self.exits.loop, self._begin_enter_if_due)
+        except (asyncio.CancelledError, GeneratorExit):
+            if not self._enter_waiters and running_loop_or_none() is self.exits.loop:
                 self._abandon()
             raise
         finally:
-            for asker in askers:
-                asker.awaiting.remove(self)
+            for node in nodes:
+                node.awaiting.remove(self)
         if not isinstance(entered, Failure):
             return entered
         try:
@@ -126,23 +148,24 @@ class Resource(Scope, Generic[T]):
             del entered  # the traceback of its error holds this frame
 
     def begin_exit(self, *, at_once: bool = False) -> None:
-        """Lets its task go on to the exit."""
-        if self._leave is None:
+        """Let its task go on to the exit; if it was never entered, only its tasks are to be cancelled."""
+        hold = self._hold
+        if hold is None:
             super().begin_exit(at_once=at_once)
-        elif self.phase == "open":
+        elif self.state is OPEN:
             self._close()
-            if self._leave.done():
+            if hold.done():
                 return  # its task has been cancelled, and goes on by itself
             if at_once:
-                wake_at_once(self._leave, self.exits.loop)
+                wake_at_once(hold, self.exits.loop)
             else:
-                self._leave.set_result(None)
+                hold.set_result(None)
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
-        """Exits the ACM, with what it died of if it did."""
+        """Exit the context manager, with the error of which it died if it did."""
         self._log("exiting %s")
         acm, self.acm, self.value = self.acm, None, cast("T", None)
-        if acm is None or self._leave is None:
+        if acm is None or self._hold is None:
             return None
         if cause is None:
             return type(acm).__aexit__(acm, None, None, None)
@@ -150,94 +173,101 @@ class Resource(Scope, Generic[T]):
 
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended, and keeps nothing alive."""
-        self.forget()
-        if self._leave is not None:
+        self.invalidate()
+        if self._hold is not None:
             self._log("exited %s")
-        self.acm = self._leave = None
+        self.acm = self._hold = None
         super().end(error, cause)
 
     def _log(self, message: str) -> None:
-        if _logger.isEnabledFor(logging.DEBUG):  # names are made for those who read them
+        if _logger.isEnabledFor(logging.DEBUG):  # names are made only if somebody reads them
             try:
                 _logger.debug(message, self.label)
             except Exception as error:
                 self.report("the log of {} failed", error)
 
+    def _begin_enter_if_due(self) -> None:
+        if self.state is OPEN:
+            self._enter_waiters.notify(self.value)
+        elif self.state in ENTER:
+            self._begin_enter()
+        elif self.state not in (ENTERING, ENTER_INTERRUPTED):
+            raise EndedMeanwhile
+
     def _begin_enter(self) -> None:
         require_stack()
-        if self.serial:
-            self.exits.remove(self)  # it had its place for the tasks that its making started
-            self.serial = 0
-        self.phase = "entering"
+        self.exits.remove(self)
+        self.serial = 0
+        self.happens(ENTER)
         # Not in the stack of another one that is being entered, since how long a chain of them is has no limit; nor where an
         # error is being handled, which its code would see.
-        at_once = running_asker() is None and sys.exception() is None
+        at_once = running_node() is None and sys.exception() is None
         try:
             self.run_task(self._live(cast("ACM[T]", self.acm)), at_once=at_once)
         except BaseException:
-            if self._is_entering():
-                self.phase = "made"
-                if self.tasks:
-                    self.exits.push(self)
+            if self.state is ENTERING:  # nothing has begun
+                self.state = MADE
+                if self.tasks or self.uses:
+                    self.start()
             raise
-
-    def _is_entering(self) -> bool:
-        return self.phase == "entering"
 
     async def _live(self, acm: ACM[T]) -> None:
         cause: BaseException | None = None
         try:
             try:
-                leave = self.exits.loop.create_future()  # first: nothing between the enter and the exit may fail
+                hold = self.exits.loop.create_future()  # first: nothing between the enter and the exit may fail
                 value = await type(acm).__aenter__(acm)
             except BaseException as error:
                 self.raise_if_lost(error)
-                told = True
+                notified = True
                 try:
-                    told = self._fail(error)
+                    notified = self._fail(error)
                 finally:
                     try:
                         await self.cancel_tasks()
                     finally:
                         self.end(None, None)
-                if not told and isinstance(error, (KeyboardInterrupt, SystemExit)):
+                if not notified and isinstance(error, (KeyboardInterrupt, SystemExit)):
                     raise
                 return
             try:
-                self._leave = leave
-                self._open(value, leave)
+                self._hold = hold
+                self._open(value, hold)
                 del value
-                await leave
+                await hold
             except BaseException as error:
                 self.raise_if_lost(error)
-                if self.phase in ("entering", "open"):
-                    is_held = self.phase == "open" and not self._askers  # else there was no memory, or Ctrl-C came
+                if self.state is OPEN and not self._enter_waiters:
                     self._close()
-                    if is_held:
-                        cause = error
-                    else:
-                        self._tell_askers(error)
+                    cause = error
+                elif self.state is OPEN:  # no memory, or Ctrl-C, before all who wait had the value
+                    self._close()
+                    self._notify_failure(error)
+                elif self.state in BEING_ENTERED:  # the same, before it was open
+                    self._fail(error)
             await self.finish(cause)
         finally:
             del acm, cause  # the error's traceback holds this frame
 
-    def _open(self, value: T, leave: asyncio.Future[None]) -> None:
-        """It has been entered: callers may have its value."""
+    def _open(self, value: T, hold: asyncio.Future[None]) -> None:
+        """It has been entered: publish the value."""
         exits = self.exits
-        if self.phase == "abandoned":  # it took no notice of the cancellation, and nobody wants it any more
+        if self.state is ABANDONED:  # __aenter__ suppressed the cancellation, but no one is waiting: exit at once
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
-            self.phase = "exiting"
-            leave.set_result(None)
+            self.happens(OPENED)
+            hold.set_result(None)
             return
+        is_released = self.state is RELEASED
         self.value, self.since = value, exits.loop.time()
-        self._origin.opened(value, exits.loop)
-        self.phase = "open"
+        if not is_released:
+            self._origin.publish(value, exits.loop)
+        self.happens(OPENED)
         self._log("entered %s")
-        self._askers.tell(value)
-        del exits.busy[self]
+        self._enter_waiters.notify(value)
+        del exits.in_transition[self]
         exits.push(self)
-        if self._leaves_at_once and self.phase == "open":
+        if is_released and self.state is OPEN:
             self.begin_exit()
 
     def _fail(self, error: BaseException) -> bool:
@@ -245,28 +275,28 @@ class Resource(Scope, Generic[T]):
 
         :returns: whether anybody waited.
         """
-        was_cancelled = self.phase == "abandoned" and isinstance(error, asyncio.CancelledError)
-        self.phase = "exiting"
-        self.forget()
-        return not was_cancelled and self._tell_askers(error)
+        was_cancelled = self.state in (ABANDONED, ENTER_INTERRUPTED) and isinstance(error, asyncio.CancelledError)
+        self.happens(FAIL)
+        self.invalidate()
+        return not (was_cancelled and not self._enter_waiters) and self._notify_failure(error)
 
-    def _tell_askers(self, error: BaseException) -> bool:
+    def _notify_failure(self, error: BaseException) -> bool:
         report = partial(self.report, "entering {} failed when nobody waited for it any more", error)
-        return Failure(error, self.label, report).tell(self._askers)
+        return Failure(error, self.label, report).notify(self._enter_waiters)
 
     def _close(self) -> None:
-        """It is on its way out: no longer in its place, nor to be found."""
+        """It is about to exit: it gives up its place, and nobody finds it any more."""
         self.exits.remove(self)
-        self.exits.busy[self] = None
-        self.phase = "exiting"
-        self.forget()
+        self.exits.in_transition[self] = None
+        self.happens(EXIT)
+        self.invalidate()
 
     def _abandon(self) -> None:
         """Nobody waits for it to be entered any more."""
-        if self.phase == "entering" and self._task is not None:
-            self.phase = "abandoned"
-            self.forget()
-            self._task.cancel()
+        if self.state in ABANDON and self._task is not None:
+            self.happens(ABANDON)
+            self.invalidate()
+            self.cancel_soon(ABANDONED)
 
 
 def resource_made_by(

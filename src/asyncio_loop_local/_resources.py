@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from ._loop_bound import ENTER_INTERRUPTED, ENTERING, MADE, OPEN, RELEASED, STARTED
 from ._loop_state import attached_state
 from ._resource import Resource
 
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from asyncio import Task
     from collections.abc import Iterator
 
-    from ._scope import Scope
+    from ._exit_order import Exitable
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +59,9 @@ def format_resources() -> str:
     :raises RuntimeError: if no event loop is running.
     """
     visible = list(_visible())
-    by_scope: dict[Scope, Resource[Any]] = {resource: resource for resource in visible}
+    by_scope: dict[Exitable, Resource[Any]] = {resource: resource for resource in visible}
     used = {each for resource in visible for each in resource.uses}
-    told: set[Scope] = set()
+    told: set[Exitable] = set()
     lines: list[str] = []
 
     def tell(resource: Resource[Any], depth: int) -> None:
@@ -82,14 +83,15 @@ def format_resources() -> str:
 
 def _visible() -> Iterator[Resource[Any]]:
     state = attached_state()
-    for scope in () if state is None else state.exits:
-        if isinstance(scope, Resource) and scope.phase != "made":
-            yield scope
+    for bound in () if state is None else state.exits:
+        if isinstance(bound, Resource) and bound.state not in (MADE, STARTED):
+            yield bound
 
 
 def _state_of(resource: Resource[Any]) -> Literal["entering", "open", "exiting"]:
-    phase = resource.phase
-    return phase if phase in ("entering", "open") else "exiting"
+    if resource.state is OPEN:
+        return "open"
+    return "entering" if resource.state in (ENTERING, RELEASED, ENTER_INTERRUPTED) else "exiting"
 
 
 def _info(resource: Resource[Any]) -> ResourceInfo:

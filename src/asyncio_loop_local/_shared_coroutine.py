@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import asyncio
-import inspect
-import sys
 from asyncio import CancelledError, Task, current_task, get_running_loop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from ._cycles import Asker, ask_for, current_asker, running_asker
 from ._names import name_of
+from ._wait_graph import WaitNode, current_node, register_wait, running_node
 from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from types import CodeType, TracebackType
 
-    from ._scope import Scope
 
 _RUNS = 10  # that may be taken away from one who waits; a function that cancels itself would be run for ever
 
@@ -27,17 +23,17 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
-class _Run(Asker):
+class _Run(WaitNode):
     """One run of the function, in a task of its own, and those who wait for it."""
 
-    __slots__ = ("_loop", "_qualname", "_scope", "is_over", "task", "waiters")
+    __slots__ = ("_loop", "_owner", "_qualname", "is_over", "task", "waiters")
 
     def __init__(self, loop: AbstractEventLoop, qualname: str) -> None:
         super().__init__()
         self._loop = loop
         self._qualname = qualname
-        asker = running_asker()
-        self._scope = None if asker is None else asker.scope
+        node = running_node()
+        self._owner = None if node is None else node.owner
         self.task: Task[Any] | None = None
         self.is_over = False
         self.waiters: Waiters[Task[Any] | Failure] = Waiters()
@@ -51,8 +47,8 @@ class _Run(Asker):
         return self._loop
 
     @property
-    def scope(self) -> Scope | None:
-        return self._scope
+    def owner(self) -> WaitNode | None:
+        return self._owner
 
     @property
     def is_pending(self) -> bool:
@@ -61,7 +57,7 @@ class _Run(Asker):
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Starts it in a copy of the caller's context: a task of the caller's, as any that it starts."""
         context = copy_context()
-        context.run(current_asker.set, self)
+        context.run(current_node.set, self)
         # Not with context=…, which task factories that people wrote before Python 3.11 do not take.
         self.task = context.run(self._loop.create_task, coroutine)
 
@@ -175,7 +171,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             if self._is_spent:
                 return await self._anew()
             run = run or self._start()
-            askers = ask_for(run)
+            nodes = register_wait(run)
             try:
                 ended = await run.waiters.wait(self._loop)
             except CancelledError:
@@ -187,8 +183,8 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
                         run.task.cancel()
                 raise
             finally:
-                for asker in askers:
-                    asker.awaiting.remove(run)
+                for node in nodes:
+                    node.awaiting.remove(run)
             if isinstance(ended, Failure):
                 try:
                     raise ended.take()
@@ -225,11 +221,11 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         run.task = None  # its context refers to the run
         error = None if task.cancelled() else task.exception()
         if error is None:
-            run.waiters.tell(task)
+            run.waiters.notify(task)
         else:
             message = f"{run.name} failed when nobody waited for it any more"
             context = {"message": message, "exception": error, "task": task}
-            Failure(error, run.name, partial(self._loop.call_exception_handler, context)).tell(run.waiters)
+            Failure(error, run.name, partial(self._loop.call_exception_handler, context)).notify(run.waiters)
         is_wanted = self._run is run  # else everybody who had waited for it was cancelled, and so it was
         if is_wanted:
             self._run = None
@@ -239,14 +235,6 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         elif is_wanted:
             self._result: T_co = task.result()
             self._done_on = self._loop
-
-
-def mark_coroutine_function(function: Any) -> None:
-    """Lets `inspect.iscoroutinefunction`, or before Python 3.12 that of asyncio, know that its calls give coroutines."""
-    if sys.version_info >= (3, 12):
-        inspect.markcoroutinefunction(function)
-    else:
-        function._is_coroutine = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # its mark before 3.12
 
 
 def _does_nothing_but_make(coroutine: Coroutine[Any, Any, Any], function: Any) -> bool:

@@ -6,13 +6,14 @@ from functools import partial
 from inspect import iscoroutine, iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
-from ._calls import wrapped
-from ._shared_coroutine import SharedCoroutine, mark_coroutine_function
+from ._cpython import mark_coroutine_function
+from ._shared_coroutine import SharedCoroutine
+from ._wrapped_factory import wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ._calls import Call
+    from ._loop_cache import CacheEntry
     from ._typing import Key
 
 P = ParamSpec("P")
@@ -47,12 +48,12 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
     """
 
     def decorate(factory: Callable[..., Any]) -> Any:
-        def make(call: Call) -> Any:
-            value = factory(*call.args, **call.kwargs)
+        def make(entry: CacheEntry) -> Any:
+            value = factory(*entry.args, **entry.kwargs)
             if not iscoroutine(value):
                 return value
-            function = partial(factory, *call.args, **call.kwargs)
-            return SharedCoroutine(value, function, partial(wrapper, *call.args, **call.kwargs), call.forget)
+            function = partial(factory, *entry.args, **entry.kwargs)
+            return SharedCoroutine(value, function, partial(wrapper, *entry.args, **entry.kwargs), entry.invalidate)
 
         wrapper = wrapped(factory, make, key, where="singleton")
         if iscoroutinefunction(factory):

@@ -5,17 +5,17 @@ from __future__ import annotations
 from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, Protocol, TypeVar, overload
 
-from ._calls import wrapped
-from ._cycles import running_asker
 from ._enter import enter_once
-from ._resource import checked_acm, checked_acm_factory, resource_made_by
+from ._resource import EndedMeanwhile, checked_acm, checked_acm_factory, resource_made_by
+from ._wait_graph import running_node
+from ._wrapped_factory import wrapped
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from types import TracebackType
 
-    from ._calls import Call
+    from ._loop_cache import CacheEntry
     from ._resource import Resource
     from ._typing import ACM, Key
 
@@ -63,47 +63,50 @@ class StickyACM(Generic[T_co]):
 
 
 class _StickyCall(StickyACM[T_co]):
-    """What a call of a sticky factory gives on one loop; on another, and when it is spent, it is what a new call gives."""
+    """The result of a call of a sticky factory. On another loop, or after its resource has ended, it acts as a fresh call."""
 
-    __slots__ = ("_again", "_call", "_open_on", "_resource", "_value")
+    __slots__ = ("_call_again", "_entry", "_open_on", "_resource", "_value")
 
-    def __init__(self, call: Call, again: Callable[..., StickyACM[T_co]]) -> None:
-        self._call = call
-        self._again = again
+    def __init__(self, entry: CacheEntry, call_again: Callable[..., StickyACM[T_co]]) -> None:
+        self._entry = entry
+        self._call_again = call_again
         self._resource: Resource[T_co] | None = None
         self._open_on: AbstractEventLoop | None = None
 
     @property
     def name(self) -> str:
-        return self._call.name
+        return self._entry.name
 
     def made(self, resource: Resource[T_co]) -> None:
-        self._resource = self._call.resource = resource
+        self._resource = self._entry.resource = resource
 
-    def opened(self, value: Any, loop: AbstractEventLoop, /) -> None:
+    def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
         self._value: T_co = value
         self._open_on = loop
 
-    def forget(self) -> None:
+    def invalidate(self) -> None:
         if self._open_on is not None:
             self._open_on = None
             del self._value
         self._resource = None
-        self._call.forget()
+        self._entry.invalidate()
 
     async def __aenter__(self) -> T_co:
         if self._open_on is get_running_loop():
             value = self._value
-            asker = running_asker()
-            if asker is not None and self._resource is not None:
-                self._resource.note_user(asker)
+            node = running_node()
+            if node is not None and self._resource is not None:
+                self._resource.note_user(node)
             return value
         if self._resource is not None and self._resource.exits.loop is get_running_loop():
-            return await self._resource.acquire()
-        return await self._again(*self._call.args, **self._call.kwargs).__aenter__()
+            try:
+                return await self._resource.acquire()
+            except EndedMeanwhile:
+                pass
+        return await self._call_again(*self._entry.args, **self._entry.kwargs).__aenter__()
 
     def __repr__(self) -> str:
-        return f"<StickyACM of {self.name}, {'spent' if self._resource is None else self._resource.phase}>"
+        return f"<StickyACM of {self.name}, {'ended' if self._resource is None else self._resource.state.value}>"
 
 
 def sticky_acm(acm: ACM[T]) -> StickyACM[T]:
@@ -182,10 +185,10 @@ def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> An
     """
 
     def decorate(factory: Callable[..., ACM[Any]]) -> Any:
-        def make(call: Call) -> StickyACM[Any]:
-            sticky: _StickyCall[Any] = _StickyCall(call, wrapper)
-            exits, where = call.state.exits, "sticky_singleton_acm()"
-            sticky.made(resource_made_by(factory, call.args, call.kwargs, exits=exits, origin=sticky, where=where))
+        def make(entry: CacheEntry) -> StickyACM[Any]:
+            sticky: _StickyCall[Any] = _StickyCall(entry, wrapper)
+            exits, where = entry.exits, "sticky_singleton_acm()"
+            sticky.made(resource_made_by(factory, entry.args, entry.kwargs, exits=exits, origin=sticky, where=where))
             return sticky
 
         checked_acm_factory(factory, where="sticky_singleton_acm()")

@@ -1,9 +1,8 @@
-"""Any number of tasks that wait for one thing; each can be cancelled without a word to the others."""
+"""Any number of tasks that wait for one event; each can be cancelled without any effect on the others."""
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Future, current_task
-from asyncio.tasks import _enter_task, _leave_task  # pyright: ignore[reportPrivateUsage]  # documented for task implementers
+from asyncio import CancelledError, Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -14,7 +13,7 @@ T = TypeVar("T")
 
 
 class Failure:
-    """An error that is told to those who wait; where each of them is cancelled before it has taken it, it is reported."""
+    """An error on its way to the tasks that wait. If each of them is cancelled before it has taken it, it is reported."""
 
     __slots__ = ("_pending", "_taken", "error", "name", "report")
 
@@ -25,35 +24,39 @@ class Failure:
         self._pending = 0
         self._taken = False
 
-    def tell(self, *all_waiters: Waiters[Any]) -> bool:
-        """Tells all who wait, or reports it if nobody does.
+    def notify(self, *all_waiters: Waiters[Any]) -> bool:
+        """Wakes all who wait, or reports the error if nobody does.
 
-        :returns: whether there was anybody.
+        :returns: whether anybody waited.
         """
-        self._pending = sum([waiters.tell(self) for waiters in all_waiters])
+        self._pending = sum([waiters.notify(self) for waiters in all_waiters])
         if not self._pending:
             self.report()
         return self._pending > 0
 
     def take(self) -> BaseException:
-        """The error, by one who will raise it or has a place for it."""
+        """Returns the error to a caller that raises or keeps it."""
         self._taken = True
         return self.error
 
     def missed(self) -> None:
-        """One who was told was cancelled at the same time."""
+        """Notes that a waiter was cancelled in the same turn in which it was notified."""
         self._pending -= 1
         if not self._pending and not self._taken:
             self.report()
 
 
 class Waiters(dict[Future[T], None]):
-    """Those who wait now; true if there are any."""
+    """The futures of the tasks that wait now; true if there are any."""
 
     __slots__ = ()
 
     async def wait(self, loop: AbstractEventLoop, begin: Callable[[], object] | None = None) -> T:
-        """Waits until `tell` is called next, which ``begin`` may lead to, and returns what it tells."""
+        """Waits until the next `notify`, to which ``begin`` may lead, and returns what that gives.
+
+        ``begin`` runs when this task is already among the waiters. It has to look at the state again: making the future may
+        have run the garbage collector, and with it any code.
+        """
         future: Future[T] = loop.create_future()
         self[future] = None
         try:
@@ -61,53 +64,34 @@ class Waiters(dict[Future[T], None]):
                 begin()
             return await future
         except CancelledError:
-            if future.done() and not future.cancelled() and isinstance(told := future.result(), Failure):
-                told.missed()
+            if future.done() and not future.cancelled() and isinstance(result := future.result(), Failure):
+                result.missed()
             raise
         finally:
             self.pop(future, None)
-            del future  # the traceback of an error that it tells may lead to this frame
+            del future  # the traceback of an error that it holds may lead to this frame
 
-    def is_anyone_left(self) -> bool:
-        """Whether there is one who has not been cancelled; one who has may not yet have woken to leave."""
+    def has_live_waiter(self) -> bool:
+        """Whether a task waits that has not been cancelled; one that was cancelled may not have run since."""
         for future in self:  # noqa: SIM110  # with any() it takes three times as long, at each exit
             if not future.done():
                 return True
         return False
 
-    def tell(self, what: T) -> int:
+    def notify(self, result: T) -> int:
         """Wakes all who wait.
 
-        :returns: how many there were who had not been cancelled.
+        :returns: how many of them had not been cancelled.
         """
-        told = 0
+        notified = 0
         for future in self:
             if not future.done():
-                told += 1
+                notified += 1
                 try:
-                    future.set_result(what)
-                except (MemoryError, RecursionError) as error:  # the others are told all the same
+                    future.set_result(result)
+                except (MemoryError, RecursionError) as error:  # the others are woken all the same
                     future.get_loop().call_exception_handler(
                         {"message": "a task that waits could not be woken", "exception": error}
                     )
         self.clear()
-        return told
-
-
-def wake_at_once(future: Future[None], loop: AbstractEventLoop) -> None:
-    """Sets the result, and has the task that waits for it take its next step before this returns, if it can be found."""
-    waiting: list[tuple[Any, Any]] | None = getattr(future, "_callbacks", None)
-    if not waiting or len(waiting) > 1:
-        future.set_result(None)
-        return
-    [(wake, context)] = waiting
-    future.remove_done_callback(wake)
-    future.set_result(None)
-    task = current_task(loop)
-    if task is not None:
-        _leave_task(loop, task)
-    try:
-        context.run(wake, future)
-    finally:
-        if task is not None:
-            _enter_task(loop, task)
+        return notified

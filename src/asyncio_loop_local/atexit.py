@@ -6,8 +6,8 @@ import inspect
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ._keys import CallKeys
+from ._loop_bound import OPEN, OPENED, LoopBound
 from ._loop_state import attached_state, loop_state
-from ._scope import Scope
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -20,7 +20,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-class _Callback(Scope):
+class _Callback(LoopBound):
     """A function to be called when its loop ends, in a task of its own and in a copy of the context that registered it."""
 
     __slots__ = ("_args", "_kwargs", "function")
@@ -30,7 +30,7 @@ class _Callback(Scope):
         self.function = function
         self._args = args
         self._kwargs = kwargs
-        self.phase = "open"
+        self.happens(OPENED)
         exits.push(self)
 
     @property
@@ -72,7 +72,6 @@ def unregister(function: Callable[..., object], /) -> None:
     """
     state = attached_state()
     if state is not None:
-        for scope in list(state.exits):
-            if isinstance(scope, _Callback) and scope.phase == "open" and scope.function == function:
-                state.exits.remove(scope)
-                scope.end(None, None)
+        for bound in list(state.exits):
+            if isinstance(bound, _Callback) and bound.state is OPEN and bound.function == function:
+                bound.end(None, None)

@@ -494,7 +494,7 @@ def a_waiting_task_cannot_be_woken() -> None:
 
     waiters = Waiters[None]()
     waiters[Full()] = None
-    waiters.tell(None)
+    waiters.notify(None)
 
 
 # The log, at DEBUG; and what public objects say of themselves.
