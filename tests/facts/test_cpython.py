@@ -32,7 +32,8 @@ import httpx
 import pydantic
 import pytest
 
-from facts import NewLoop, Node, no_collector, open_loop, python
+import collector
+from facts import NewLoop, Node, open_loop, python
 
 # Caches.
 
@@ -464,12 +465,11 @@ def test_a_bound_get_reads_the_context_in_which_it_is_called() -> None:
 def test_a_context_and_an_object_in_it_may_be_a_cycle() -> None:
     """A context and an object in it that refers to the context are freed only by the cycle collector."""
     var = ContextVar[Node]("var")
-    node = Node()
-    context = Context()
-    context.run(var.set, node)
-    node.other = context
-    freed = weakref.ref(node)
-    with no_collector():
+    with collector.disabled():
+        node, context = Node(), Context()
+        context.run(var.set, node)
+        node.other = context
+        freed = weakref.ref(node)
         del node, context
         assert freed() is not None
         gc.collect()
@@ -488,7 +488,7 @@ def test_an_error_that_is_kept_in_a_local_name_is_a_cycle(deletes: bool) -> None
             if deletes:
                 del error
 
-    with no_collector():
+    with collector.disabled():
         node = Node()
         freed = weakref.ref(node)
         with suppress(ZeroDivisionError):

@@ -20,8 +20,9 @@ import anyio
 import pytest
 import uvloop
 
+import collector
 from conftest import Run, run_on_uvloop
-from facts import STEPS_OF_THE_END, NewLoop, forever, no_collector, open_loop, python, record_the_end, this_task
+from facts import STEPS_OF_THE_END, NewLoop, forever, open_loop, python, record_the_end, this_task
 
 # What can be set on a loop.
 
@@ -342,7 +343,7 @@ def test_a_uvloop_loop_that_was_never_closed_is_never_freed() -> None:
 
 def test_a_closed_loop_is_freed_by_reference_counting(new_loop: NewLoop) -> None:
     """A loop of asyncio's or uvloop's that has run and was closed holds no reference cycle."""
-    with no_collector():
+    with collector.disabled():
         loop = new_loop()
         loop.run_until_complete(asyncio.sleep(0))
         loop.close()
@@ -354,7 +355,7 @@ def test_a_closed_loop_is_freed_by_reference_counting(new_loop: NewLoop) -> None
 @pytest.mark.parametrize("is_deleted", [False, True])
 def test_what_is_set_on_a_loop_and_holds_it_keeps_it(new_loop: NewLoop, is_deleted: bool) -> None:
     """A closed loop with a method of an object that holds it is freed by the cycle collector, or once that is deleted."""
-    with no_collector():
+    with collector.disabled():
         loop = new_loop()
         vars(loop)["close"] = Closing(loop, []).close
         loop.close()

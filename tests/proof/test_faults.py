@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import functools
 import gc
 import logging
 import signal
 import subprocess
 import sys
 import textwrap
+import traceback
 import weakref
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterator
@@ -19,9 +21,12 @@ from typing import Any, cast
 import pytest
 import uvloop
 
+import collector
 from asyncio_loop_local import aclose, atexit, enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
 
-Door = Callable[[Callable[[], Any]], Callable[[], Awaitable[Any]]]
+NewLoop = Callable[[], asyncio.AbstractEventLoop]
+Use = Callable[[], Awaitable[Any]]
+Case = Callable[["Plan"], Coroutine[Any, Any, None]]
 
 ERRORS: dict[str, Callable[[], BaseException]] = {
     "ValueError": lambda: ValueError("ordinary"),
@@ -57,6 +62,11 @@ class Plan:
         self.surfaced: list[str] = []
         self.others: list[str] = []
 
+    @property
+    def all_exited(self) -> bool:
+        """Whether all that was entered was exited, once each."""
+        return self.entered == self.exited and set(self.exited.values()) == {1}
+
     def reach(self, step: str) -> None:
         if self.is_armed and step == self.step:
             raise self.error
@@ -68,6 +78,13 @@ class Plan:
         self.surfaced += [where] * found
         if not found:
             self.others.append(repr(error))  # the error itself would hold its loop
+
+    async def catch(self, call: Use) -> None:
+        """Notes what comes of the call, if it fails."""
+        try:
+            await call()
+        except BaseException as error:
+            self.seen("caller", error)
 
     def listen(self) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: self.seen("handler", context["exception"]))
@@ -161,42 +178,24 @@ def faulty_factory(plan: Plan) -> Callable[[], Any]:
     return make
 
 
-def by_enter(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
-    return lambda: enter(make())
-
-
-def by_enter_once(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
-    kept: list[Any] = []
-
+def value_of(make_acm: Callable[[], contextlib.AbstractAsyncContextManager[Any]]) -> Use:
     async def use() -> Any:
-        kept[:] = kept or [make()]
-        return await enter_once(kept[0])
-
-    return use
-
-
-def by_sticky_acm(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
-    kept: list[Any] = []
-
-    async def use() -> Any:
-        kept[:] = kept or [sticky_acm(make())]
-        async with kept[0] as value:
+        async with make_acm() as value:
             return value
 
     return use
 
 
-def by_sticky_singleton_acm(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
-    made = sticky_singleton_acm(make)
+def by_enter_once(make: Callable[[], Any]) -> Use:
+    made = functools.cache(make)
 
     async def use() -> Any:
-        async with made() as value:
-            return value
+        return await enter_once(made())
 
     return use
 
 
-def by_singleton_coroutine(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+def by_singleton_coroutine(make: Callable[[], Any]) -> Use:
     @singleton
     async def value() -> Any:
         return await enter(make())
@@ -204,35 +203,28 @@ def by_singleton_coroutine(make: Callable[[], Any]) -> Callable[[], Awaitable[An
     return value
 
 
-def by_its_user(make: Callable[[], Any]) -> Callable[[], Awaitable[Any]]:
+def by_its_user(make: Callable[[], Any]) -> Use:
     """Entered by the enter of another resource, which has no fault of its own."""
-    made = sticky_singleton_acm(make)
+    use = value_of(sticky_singleton_acm(make))
 
     class User:
         async def __aenter__(self) -> Any:
-            async with made() as value:
-                return value
+            return await use()
 
         async def __aexit__(self, *_exc: object) -> None:
             await asyncio.sleep(0)
 
-    user = sticky_singleton_acm(User)
-
-    async def use() -> Any:
-        async with user() as value:
-            return value
-
-    return use
+    return value_of(sticky_singleton_acm(User))
 
 
-SHARED_DOORS: dict[str, Door] = {
+SHARED_WAYS: dict[str, Callable[[Callable[[], Any]], Use]] = {
     "enter_once": by_enter_once,
-    "sticky_acm": by_sticky_acm,
-    "sticky_singleton_acm": by_sticky_singleton_acm,
+    "sticky_acm": lambda make: value_of(functools.cache(lambda: sticky_acm(make()))),
+    "sticky_singleton_acm": lambda make: value_of(sticky_singleton_acm(make)),
     "singleton coroutine": by_singleton_coroutine,
     "its user": by_its_user,
 }
-DOORS: dict[str, Door] = {"enter": by_enter, **SHARED_DOORS}
+WAYS: dict[str, Callable[[Callable[[], Any]], Use]] = {"enter": lambda make: lambda: enter(make()), **SHARED_WAYS}
 
 
 def end_by_run(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None]) -> None:
@@ -247,56 +239,49 @@ def end_by_close(loop: asyncio.AbstractEventLoop, main: Coroutine[Any, Any, None
         loop.close()
 
 
-ENDS: dict[str, Callable[[asyncio.AbstractEventLoop, Coroutine[Any, Any, None]], None]] = {
-    "run": end_by_run,
-    "close": end_by_close,
-}
+ENDS = {"run": end_by_run, "close": end_by_close}
 
 
-def _debug_loop() -> asyncio.AbstractEventLoop:
+def end_of(end: str) -> Callable[[asyncio.AbstractEventLoop, Coroutine[Any, Any, None]], None]:
+    """How the loop ends, where something else may have ended what it held before."""
+    return ENDS.get(end, end_by_run)
+
+
+def _loop(*, debug: bool = False, eager: bool = False) -> asyncio.AbstractEventLoop:
     loop = asyncio.new_event_loop()
-    loop.set_debug(True)
-    return loop
-
-
-def _eager_loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    if sys.version_info >= (3, 12):
+    loop.set_debug(debug)
+    if eager and sys.version_info >= (3, 12):
         loop.set_task_factory(asyncio.eager_task_factory)
     return loop
 
 
-LOOPS: dict[str, Callable[[], asyncio.AbstractEventLoop]] = {
+LOOPS: dict[str, NewLoop] = {
     "asyncio": asyncio.new_event_loop,
     "uvloop": uvloop.new_event_loop,
-    "debug": _debug_loop,
+    "debug": functools.partial(_loop, debug=True),
 }
 if sys.version_info >= (3, 12):
-    LOOPS["eager"] = _eager_loop
-
-Case = Callable[[Plan], Coroutine[Any, Any, None]]
+    LOOPS["eager"] = functools.partial(_loop, eager=True)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def _only_new_objects_are_collected() -> Iterator[None]:
     """Spares the many collections of this module what other modules have left alive."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
+    with collector.frozen():
+        yield
 
 
 @pytest.fixture(params=[kind for kind in LOOPS if kind != "debug"])
-def quick_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+def quick_loop(request: pytest.FixtureRequest) -> NewLoop:
     return LOOPS[request.param]
 
 
 @pytest.fixture(params=list(LOOPS))
-def any_loop(request: pytest.FixtureRequest) -> Callable[[], asyncio.AbstractEventLoop]:
+def any_loop(request: pytest.FixtureRequest) -> NewLoop:
     return LOOPS[request.param]
 
 
-def play(new_loop: Callable[[], asyncio.AbstractEventLoop], end: str, step: str, main: Case) -> Iterator[Plan]:
+def play(new_loop: NewLoop, end: str, step: str, main: Case) -> Iterator[Plan]:
     """Plays a case with each kind of error, to its loop's end; no loop may be left."""
     loops: list[weakref.ref[asyncio.AbstractEventLoop]] = []
     for make_error in ERRORS.values():
@@ -304,9 +289,9 @@ def play(new_loop: Callable[[], asyncio.AbstractEventLoop], end: str, step: str,
         loop = new_loop()
         loops.append(weakref.ref(loop))
         try:
-            ENDS[end](loop, main(plan))
+            end_of(end)(loop, main(plan))
         except BaseException as error:
-            plan.seen("door", error)
+            plan.seen("runner", error)
             error.__traceback__ = None
         assert loop.is_closed()
         del loop
@@ -317,55 +302,36 @@ def play(new_loop: Callable[[], asyncio.AbstractEventLoop], end: str, step: str,
     assert [ref for ref in loops if ref() is not None] == []
 
 
-async def surfacing(plan: Plan, where: str, awaitable: Awaitable[Any]) -> Any:
-    """What is awaited, or None where it fails, which is noted."""
-    try:
-        return await awaitable
-    except BaseException as error:
-        plan.seen(where, error)
-        return None
-
-
-def is_all_exited(plan: Plan) -> bool:
-    return plan.entered == plan.exited and set(plan.exited.values()) == {1}
-
-
 # Entering.
 
 
 @pytest.mark.parametrize("end", list(ENDS))
-@pytest.mark.parametrize("door", list(DOORS))
+@pytest.mark.parametrize("way", list(WAYS))
 @pytest.mark.parametrize("step", ENTER_STEPS)
-def test_any_error_of_an_enter_is_told_to_its_callers(
-    quick_loop: Callable[[], asyncio.AbstractEventLoop], step: str, door: str, end: str
-) -> None:
+def test_any_error_of_an_enter_is_told_to_its_callers(quick_loop: NewLoop, step: str, way: str, end: str) -> None:
     """Whatever an enter raises, each who waits gets it and nobody else; the next call works, and all is exited once."""
-    callers = 2 if door in SHARED_DOORS else 1
+    callers = 2 if way in SHARED_WAYS else 1
 
     async def main(plan: Plan) -> None:
         plan.listen()
         await enter(Sound(plan, "older"))
         make = faulty_factory(plan)
-        use = DOORS[door](make)
-        await asyncio.wait([asyncio.create_task(surfacing(plan, "caller", use_by(use))) for _ in range(callers)])
+        use = WAYS[way](make)
+        await asyncio.wait([asyncio.create_task(plan.catch(use)) for _ in range(callers)])
         plan.is_armed = False
         assert await use() == "faulty"
         await enter(Sound(plan, "newer"))
 
     for plan in play(quick_loop, end, step, main):
         what = repr(plan.error)
-        if door == "singleton coroutine" and isinstance(plan.error, FATAL):
+        if way == "singleton coroutine" and isinstance(plan.error, FATAL):
             # A task of the user's own raised it: that ends the loop's run, as without the library, or an eager task's making.
-            assert {"door", "caller"} & {*plan.surfaced}, what
+            assert {"runner", "caller"} & {*plan.surfaced}, what
             assert plan.entered == plan.exited, what
             continue
         assert (what, plan.surfaced, plan.others) == (what, ["caller"] * callers, [])
-        assert is_all_exited(plan), what
+        assert plan.all_exited, what
         assert plan.exited.keys() == {"older", "faulty", "newer"}, what
-
-
-async def use_by(use: Callable[[], Awaitable[Any]]) -> Any:
-    return await use()
 
 
 # Exiting.
@@ -375,18 +341,16 @@ def told_at_the_end(plan: Plan, end: str) -> list[str]:
     """Where an error of an exit comes to light."""
     if end in ("aclose", "release"):
         return ["caller"]
-    return ["door"] if isinstance(plan.error, FATAL) else ["handler"]
+    return ["runner"] if isinstance(plan.error, FATAL) else ["handler"]
 
 
 # Only what a wrapped factory has made can be released.
-_EXITS = [*((door, end) for door in DOORS for end in (*ENDS, "aclose")), ("sticky_singleton_acm", "release")]
+_EXITS = [*((way, end) for way in WAYS for end in (*ENDS, "aclose")), ("sticky_singleton_acm", "release")]
 
 
-@pytest.mark.parametrize(("door", "end"), _EXITS, ids=[" ".join(pair) for pair in _EXITS])
+@pytest.mark.parametrize(("way", "end"), _EXITS, ids=[" ".join(pair) for pair in _EXITS])
 @pytest.mark.parametrize("step", EXIT_STEPS)
-def test_any_error_of_an_exit_surfaces_once(
-    quick_loop: Callable[[], asyncio.AbstractEventLoop], step: str, door: str, end: str
-) -> None:
+def test_any_error_of_an_exit_surfaces_once(quick_loop: NewLoop, step: str, way: str, end: str) -> None:
     """Whatever an exit raises is reported once, or raised by the end if it is to end the program; all others are exited."""
 
     async def main(plan: Plan) -> None:
@@ -399,13 +363,13 @@ def test_any_error_of_an_exit_surfaces_once(
             async with made() as value:
                 assert value == "faulty"
         else:
-            assert await DOORS[door](make)() == "faulty"
+            assert await WAYS[way](make)() == "faulty"
         await enter(Sound(plan, "newer"))
         atexit.register(plan.exited.update, ["callback"])
         plan.entered["callback"] += 1
         plan.is_armed = True
         if end == "release":
-            await surfacing(plan, "caller", release(made))
+            await plan.catch(lambda: release(made))
             assert await release(made) is False
             plan.is_armed = False
             plan.entered["faulty"] -= 1
@@ -413,22 +377,22 @@ def test_any_error_of_an_exit_surfaces_once(
             async with made() as value:
                 assert value == "faulty"
         if end == "aclose":
-            await surfacing(plan, "caller", aclose())
+            await plan.catch(aclose)
             await aclose()
             await enter(Sound(plan, "afterwards"))
 
-    for plan in play(quick_loop, "run" if end in ("aclose", "release") else end, step, main):
+    for plan in play(quick_loop, end, step, main):
         what = repr(plan.error)
         assert (what, plan.surfaced, plan.others) == (what, told_at_the_end(plan, end), [])
         if step in ("aexit attribute", "aexit call", "aexit await") and end != "release":
             assert plan.exited.pop("faulty", 0) == 0, what  # its own code was never reached
             plan.entered.pop("faulty")
-        assert is_all_exited(plan), what
+        assert plan.all_exited, what
 
 
 @pytest.mark.parametrize("end", [*ENDS, "aclose"])
 @pytest.mark.parametrize("step", CALLBACK_STEPS)
-def test_any_error_of_a_callback_surfaces_once(any_loop: Callable[[], asyncio.AbstractEventLoop], step: str, end: str) -> None:
+def test_any_error_of_a_callback_surfaces_once(any_loop: NewLoop, step: str, end: str) -> None:
     """Whatever an `atexit` callback raises, sync or async, surfaces as an exit's error does; all else ends too."""
 
     async def callback(plan: Plan) -> None:
@@ -448,23 +412,19 @@ def test_any_error_of_a_callback_surfaces_once(any_loop: Callable[[], asyncio.Ab
         plan.entered["callback"] += 1
         await enter(Sound(plan, "newer"))
         if end == "aclose":
-            await surfacing(plan, "caller", aclose())
+            await plan.catch(aclose)
 
-    for plan in play(any_loop, "run" if end == "aclose" else end, step, main):
+    for plan in play(any_loop, end, step, main):
         what = repr(plan.error)
         assert (what, plan.surfaced, plan.others) == (what, told_at_the_end(plan, end), [])
-        assert is_all_exited(plan), what
+        assert plan.all_exited, what
 
 
 # Near the limit of recursion.
 
 
-class Deep:
-    """An ACM that counts in a plan, and needs little of the stack itself."""
-
-    def __init__(self, plan: Plan, name: str) -> None:
-        self.plan = plan
-        self.name = name
+class Deep(Sound):
+    """Awaits nothing, and so needs little of the stack."""
 
     async def __aenter__(self) -> str:
         self.plan.entered[self.name] += 1
@@ -474,71 +434,42 @@ class Deep:
         self.plan.exited[self.name] += 1
 
 
-async def deep(frames: int, call: Callable[[], Awaitable[Any]]) -> Any:
+async def deep(frames: int, call: Use) -> Any:
     return await (deep(frames - 1, call) if frames else call())
 
 
-def _stack_depth() -> int:
-    frame, depth = sys._getframe(), 0
-    while frame.f_back is not None:
-        frame, depth = frame.f_back, depth + 1
-    return depth
+async def prepared(what: str, plan: Plan) -> Use:
+    """A call of the library, which may have used a resource already."""
+    make = functools.partial(Deep, plan, "deep")
+    made = sticky_singleton_acm(make)
+    match what:
+        case "release":
+            await value_of(made)()
+            return lambda: release(made)
+        case "aclose":
+            await enter(make())
+            return aclose
+        case "atexit":
+
+            async def register() -> None:
+                atexit.register(plan.exited.update, ["deep"])
+                plan.entered["deep"] += 1
+
+            return register
+        case _:
+            return WAYS[what](make)
 
 
-async def _used_first(use: Callable[[], Awaitable[Any]], call: Callable[[], Awaitable[Any]]) -> Callable[[], Awaitable[Any]]:
-    assert await use() == "deep"
-    return call
-
-
-async def deep_enter(plan: Plan) -> Callable[[], Awaitable[Any]]:
-    return lambda: enter(Deep(plan, "deep"))
-
-
-async def deep_enter_once(plan: Plan) -> Callable[[], Awaitable[Any]]:
-    acm = Deep(plan, "deep")
-    return lambda: enter_once(acm)
-
-
-async def deep_sticky(plan: Plan) -> Callable[[], Awaitable[Any]]:
-    return by_sticky_singleton_acm(lambda: Deep(plan, "deep"))
-
-
-async def deep_singleton(plan: Plan) -> Callable[[], Awaitable[Any]]:
-    return by_singleton_coroutine(lambda: Deep(plan, "deep"))
-
-
-async def deep_release(plan: Plan) -> Callable[[], Awaitable[Any]]:
-    made = sticky_singleton_acm(lambda: Deep(plan, "deep"))
-    async with made():
-        pass
-    return lambda: release(made)
-
-
-async def deep_aclose(plan: Plan) -> Callable[[], Awaitable[Any]]:
-    return await _used_first(by_enter(lambda: Deep(plan, "deep")), aclose)
-
-
-async def deep_atexit(plan: Plan) -> Callable[[], Awaitable[Any]]:
-    async def register() -> None:
-        atexit.register(plan.exited.update, ["deep"])
-        plan.entered["deep"] += 1
-
-    return register
-
-
-DEEP = [deep_enter, deep_enter_once, deep_sticky, deep_singleton, deep_release, deep_aclose, deep_atexit]
+CALLS = ["enter", "enter_once", "sticky_singleton_acm", "singleton coroutine", "release", "aclose", "atexit"]
 ROOM = 110  # frames before the limit, of which each depth is tried
 
 
-@pytest.mark.parametrize("prepare", DEEP, ids=[each.__name__.removeprefix("deep_") for each in DEEP])
-def test_a_call_near_the_limit_of_recursion_works_or_raises(
-    any_loop: Callable[[], asyncio.AbstractEventLoop],
-    prepare: Callable[[Plan], Coroutine[Any, Any, Callable[[], Awaitable[Any]]]],
-) -> None:
+@pytest.mark.parametrize("what", CALLS)
+def test_a_call_near_the_limit_of_recursion_works_or_raises(any_loop: NewLoop, what: str) -> None:
     """However full the stack is: a call works or raises `RecursionError`; afterwards it works, and all is exited once."""
     outcomes: set[str] = set()
 
-    async def attempt(frames: int, limit: int, call: Callable[[], Awaitable[Any]]) -> str:
+    async def attempt(frames: int, limit: int, call: Use) -> str:
         before = sys.getrecursionlimit()
         gc.disable()  # finalizers of whatever garbage there is would run at that depth, too
         sys.setrecursionlimit(limit)
@@ -553,9 +484,8 @@ def test_a_call_near_the_limit_of_recursion_works_or_raises(
 
     async def main(plan: Plan, room: int) -> None:
         asyncio.get_running_loop().set_exception_handler(lambda _loop, context: _expect_only_asyncios_own(plan, context))
-        call = await prepare(plan)
-        depth = _stack_depth()
-        limit = depth + 200
+        call = await prepared(what, plan)
+        limit = sum(1 for _ in traceback.walk_stack(None)) + 200
         outcomes.add(await asyncio.wait_for(asyncio.ensure_future(attempt(200 - room, limit, call)), 20))
         await asyncio.wait_for(call(), 20)
         await enter(Sound(plan, "newer"))
@@ -616,9 +546,7 @@ ORDINARY = {
 @pytest.mark.parametrize("after", range(4))
 @pytest.mark.parametrize("end", [*ENDS, "aclose", "release", "failed enter"])
 @pytest.mark.parametrize("step", ["hash", "eq", "repr"])
-def test_a_broken_argument_hangs_nothing(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], step: str, end: str, after: int
-) -> None:
+def test_a_broken_argument_hangs_nothing(new_loop: NewLoop, step: str, end: str, after: int) -> None:
     """Where `__hash__`, `__eq__` or `__repr__` of an argument begins to fail, all that was entered is exited, once."""
 
     class Fragile(Sound):
@@ -668,8 +596,8 @@ def test_a_broken_argument_hangs_nothing(
     for make_error in ORDINARY.values():
         kept: list[Fragile] = []
         plan = Plan(step, make_error())
-        ENDS[end if end in ENDS else "run"](new_loop(), main(plan))
-        assert is_all_exited(plan), repr(plan.error)
+        end_of(end)(new_loop(), main(plan))
+        assert plan.all_exited, repr(plan.error)
         assert plan.others == (["LookupError('no')"] * 2 if end in ENDS else []), repr(plan.error)
 
 
@@ -692,9 +620,7 @@ class Unnameable:
 
 
 @pytest.mark.parametrize("end", [*ENDS, "aclose"])
-def test_an_error_is_told_though_its_resource_cannot_be_named(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], end: str
-) -> None:
+def test_an_error_is_told_though_its_resource_cannot_be_named(new_loop: NewLoop, end: str) -> None:
     """Where a factory's own name cannot be read, the error of an exit still surfaces, once, and all else is exited."""
 
     async def main(plan: Plan) -> None:
@@ -705,14 +631,14 @@ def test_an_error_is_told_though_its_resource_cannot_be_named(
             pass
         plan.is_armed = True
         if end == "aclose":
-            await surfacing(plan, "caller", aclose())
+            await plan.catch(aclose)
 
     for make_error in ORDINARY.values():
         plan = Plan("exit after await", ValueError("of the exit"))
         plan.naming_error = make_error()
-        ENDS[end if end in ENDS else "run"](new_loop(), main(plan))
+        end_of(end)(new_loop(), main(plan))
         assert (plan.surfaced, plan.others) == (told_at_the_end(plan, end), []), repr(plan.naming_error)
-        assert is_all_exited(plan)
+        assert plan.all_exited
 
 
 @dataclasses.dataclass(frozen=True)
@@ -722,7 +648,7 @@ class FrozenError(Exception):
     code: int
 
 
-def test_an_error_that_takes_no_note_is_raised_all_the_same(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
+def test_an_error_that_takes_no_note_is_raised_all_the_same(new_loop: NewLoop) -> None:
     """`aclose` raises the errors of all exits, those too to which nothing can be added."""
 
     class Exits:
@@ -752,9 +678,7 @@ def test_an_error_that_takes_no_note_is_raised_all_the_same(new_loop: Callable[[
 @pytest.mark.parametrize("error", [SystemExit(3), KeyboardInterrupt()], ids=["SystemExit", "KeyboardInterrupt"])
 @pytest.mark.parametrize("end", list(ENDS))
 @pytest.mark.parametrize("failing", ["enter", "exit", "held"])
-def test_an_exception_handler_that_ends_the_program(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], failing: str, end: str, error: BaseException
-) -> None:
+def test_an_exception_handler_that_ends_the_program(new_loop: NewLoop, failing: str, end: str, error: BaseException) -> None:
     """A handler that raises SystemExit or KeyboardInterrupt, where it is told of an error, keeps nothing from being exited."""
     plan = Plan("none", error)
 
@@ -814,7 +738,7 @@ def test_an_exception_handler_that_ends_the_program(
 
 
 @pytest.mark.parametrize("end", list(ENDS))
-def test_sys_exit_in_a_callback_of_the_loop_ends_everything(any_loop: Callable[[], asyncio.AbstractEventLoop], end: str) -> None:
+def test_sys_exit_in_a_callback_of_the_loop_ends_everything(any_loop: NewLoop, end: str) -> None:
     """`sys.exit()` in a callback leaves the loop at once; the loop's end exits what was open and what was being entered."""
     plan = Plan("none", SystemExit(5))
 
@@ -836,16 +760,14 @@ def test_sys_exit_in_a_callback_of_the_loop_ends_everything(any_loop: Callable[[
     with pytest.raises(SystemExit) as caught:
         ENDS[end](any_loop(), main())
     assert caught.value.code == 5
-    assert is_all_exited(plan)
+    assert plan.all_exited
     assert plan.exited.keys() == {"older", "slow", "newer"}
 
 
 @pytest.mark.parametrize(
     "error", [ValueError("broken"), MemoryError(), RecursionError("deep")], ids=lambda error: type(error).__name__
 )
-def test_a_log_filter_that_fails_keeps_nothing_from_being_entered_or_exited(
-    new_loop: Callable[[], asyncio.AbstractEventLoop], error: Exception
-) -> None:
+def test_a_log_filter_that_fails_keeps_nothing_from_being_entered_or_exited(new_loop: NewLoop, error: Exception) -> None:
     """A filter of the `asyncio_loop_local` logger that raises is reported, and all is entered and exited as without it."""
     plan = Plan("none", error)
     logger = logging.getLogger("asyncio_loop_local")
@@ -866,7 +788,7 @@ def test_a_log_filter_that_fails_keeps_nothing_from_being_entered_or_exited(
     finally:
         logger.setLevel(level)
         logger.removeFilter(fail)
-    assert is_all_exited(plan)
+    assert plan.all_exited
     assert set(plan.surfaced) == {"handler"}
     assert plan.others == []
 
@@ -907,18 +829,16 @@ class ShortOfMemory(asyncio.SelectorEventLoop):
         return super().call_soon(callback, *args, **kwargs)
 
 
-@pytest.mark.parametrize("prepare", DEEP, ids=[each.__name__.removeprefix("deep_") for each in DEEP])
+@pytest.mark.parametrize("what", CALLS)
 @pytest.mark.parametrize("end", list(ENDS))
-def test_a_loop_without_memory_at_any_step(
-    end: str, prepare: Callable[[Plan], Coroutine[Any, Any, Callable[[], Awaitable[Any]]]]
-) -> None:
+def test_a_loop_without_memory_at_any_step(end: str, what: str) -> None:
     """Where the loop raises MemoryError at any step, that surfaces once, and what was entered is exited."""
     outcomes: Counter[str] = Counter()
 
     async def main(plan: Plan, loop: ShortOfMemory, steps: int) -> None:
         loop.set_exception_handler(lambda _loop, context: _expect_only_asyncios_own(plan, context))
         await enter(Sound(plan, "older"))
-        call = await prepare(plan)
+        call = await prepared(what, plan)
         loop.left = steps
         try:
             await asyncio.wait_for(call(), 20)
@@ -938,7 +858,7 @@ def test_a_loop_without_memory_at_any_step(
         if not loop.has_failed:
             break
     assert outcomes["worked"] >= 1
-    assert outcomes["caller"] >= (prepare is not deep_atexit)
+    assert outcomes["caller"] >= (what != "atexit")
 
 
 @pytest.mark.parametrize("end", list(ENDS))
@@ -1178,8 +1098,8 @@ def test_a_loop_dropped_in_the_middle_says_so_once(moment: str) -> None:
 
 
 @pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("door", ["aclose", "release", "interpreter"])
-def test_ctrl_c_ends_an_exit_that_hangs(door: str, loop_kind: str) -> None:
+@pytest.mark.parametrize("ended_by", ["aclose", "release", "interpreter"])
+def test_ctrl_c_ends_an_exit_that_hangs(ended_by: str, loop_kind: str) -> None:
     """Ctrl-C, perhaps a second one, ends an exit that hangs in `aclose`, `release` or at interpreter exit; the others exit."""
     lines, stderr, status = program(
         """
@@ -1219,12 +1139,12 @@ def test_ctrl_c_ends_an_exit_that_hangs(door: str, loop_kind: str) -> None:
         except KeyboardInterrupt:
             note("interrupted")
         """,
-        door,
+        ended_by,
         loop_kind,
     )
     assert lines[:3] == ["parent entered older", "parent entered hangs", "parent hangs"]
     exits = ["parent exited older", "parent exited hangs"]
-    assert sorted(lines[3:]) == sorted(exits + ["parent interrupted"] * (door != "interpreter"))
+    assert sorted(lines[3:]) == sorted(exits + ["parent interrupted"] * (ended_by != "interpreter"))
     assert "destroyed" not in stderr
     assert "never awaited" not in stderr
     assert status == 0
@@ -1232,7 +1152,7 @@ def test_ctrl_c_ends_an_exit_that_hangs(door: str, loop_kind: str) -> None:
 
 @pytest.mark.parametrize("end", list(ENDS))
 @pytest.mark.parametrize("next_one", ["callback", "resource"])
-def test_ctrl_c_just_before_an_exit_begins(new_loop: Callable[[], asyncio.AbstractEventLoop], next_one: str, end: str) -> None:
+def test_ctrl_c_just_before_an_exit_begins(new_loop: NewLoop, next_one: str, end: str) -> None:
     """Ctrl-C that comes as one exit gives way to the next cancels that one, the others run, and KeyboardInterrupt is raised."""
     plan = Plan("none", KeyboardInterrupt())
     cancelled: list[str] = []
@@ -1267,14 +1187,12 @@ def test_ctrl_c_just_before_an_exit_begins(new_loop: Callable[[], asyncio.Abstra
     with pytest.raises(KeyboardInterrupt):
         ENDS[end](new_loop(), main())
     assert cancelled == ["callback"]
-    assert is_all_exited(plan)
+    assert plan.all_exited
 
 
 @pytest.mark.parametrize("turns", range(4))
-@pytest.mark.parametrize("door", list(DOORS))
-def test_an_error_is_not_lost_with_the_caller_that_is_cancelled_meanwhile(
-    any_loop: Callable[[], asyncio.AbstractEventLoop], door: str, turns: int
-) -> None:
+@pytest.mark.parametrize("way", list(WAYS))
+def test_an_error_is_not_lost_with_the_caller_that_is_cancelled_meanwhile(any_loop: NewLoop, way: str, turns: int) -> None:
     """Whenever its only caller is cancelled, the error of an enter reaches the caller or else the exception handler."""
     plan = Plan("enter after await", ValueError("not to be lost"))
 
@@ -1297,7 +1215,7 @@ def test_an_error_is_not_lost_with_the_caller_that_is_cancelled_meanwhile(
             async def __aexit__(self, *_exc: object) -> None:
                 raise AssertionError("it was never entered")
 
-        caller = asyncio.ensure_future(surfacing(plan, "caller", DOORS[door](Fails)()))
+        caller = asyncio.ensure_future(plan.catch(WAYS[way](Fails)))
         await asyncio.wait([caller])
 
     end_by_run(any_loop(), main())

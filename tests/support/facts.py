@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import subprocess
 import sys
 import textwrap
@@ -34,17 +33,6 @@ def open_loop(new_loop: NewLoop) -> Generator[asyncio.AbstractEventLoop]:
         yield loop
     finally:
         loop.close()
-
-
-@contextmanager
-def no_collector() -> Generator[None]:
-    """Only reference counting frees anything in the block."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 def python(code: str, *, ok: bool = True) -> str:
