@@ -19,13 +19,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 HERE = Path(__file__).parent
-SRC = HERE.parent / "src"
+ROOT = HERE.parent
+PATHS = [str(ROOT / "src"), str(ROOT)]
 EXPECTED = HERE / "other_checkers.txt"
 IGNORED = re.compile(r"\s*# (type|pyright): ignore.*")
 COMMANDS = {
-    "pyrefly": ("check", "--output-format", "min-text", "--python-interpreter-path", sys.executable, "--search-path", str(SRC)),
+    "pyrefly": (
+        *("check", "--output-format", "min-text", "--python-interpreter-path", sys.executable),
+        *("--search-path", PATHS[0], "--search-path", PATHS[1]),
+    ),
     "zuban": ("mypy", "--strict", "--no-pretty", "--python-executable", sys.executable),
-    "ty": ("check", "--output-format", "concise", "--python", sys.executable, "--extra-search-path", str(SRC)),
+    "ty": (
+        *("check", "--output-format", "concise", "--python", sys.executable),
+        *("--extra-search-path", PATHS[0], "--extra-search-path", PATHS[1]),
+    ),
 }
 FOUND = re.compile(r"^(?:ERROR )?(\w+\.py):(\d+)(?::\d+)?(?:-[\d:]+)?:?(?: error\b|[^\n]*\[[\w-]+\]$)", re.MULTILINE)
 
@@ -37,7 +44,7 @@ def find(checker: str) -> str | None:
 
 def files() -> list[Path]:
     """The files with both right and wrong uses."""
-    apart = {"test_checkers.py", "test_factories.py", "test_editor.py", "test_other_checkers.py"}
+    apart = {"test_checkers.py", "test_factories.py", "test_editor.py"}
     return sorted(path for path in HERE.glob("test_*.py") if path.name not in apart)
 
 
@@ -48,7 +55,7 @@ def differences(checker: str, executable: str) -> Iterator[str]:
             text = "\n".join(IGNORED.sub("", line) for line in path.read_text().splitlines())
             Path(temporary, path.name).write_text(text)
         Path(temporary, "pyrefly.toml").write_text("")  # without it, a preset that says less
-        environment = os.environ | {"MYPYPATH": str(SRC), "PYTHONPATH": str(SRC)}
+        environment = os.environ | dict.fromkeys(("MYPYPATH", "PYTHONPATH"), os.pathsep.join(PATHS))
         command = [executable, *COMMANDS[checker], *(path.name for path in files())]
         done = subprocess.run(command, cwd=temporary, env=environment, capture_output=True, text=True, check=False)
     found = {(match[1], int(match[2])) for match in FOUND.finditer(done.stdout)}

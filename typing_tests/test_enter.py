@@ -2,51 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Generator
+from collections.abc import AsyncGenerator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
-from typing import Any, Generic, Self, TypeVar, assert_type
+from typing import TypeVar, assert_type
 
 import pytest
+from typing_tests.shapes import AwaitableEnter, Entered, Swallows, refused
 
 from asyncio_loop_local import StickyACM, aclose, enter, enter_once, sticky_acm
+
+pytestmark = pytest.mark.asyncio
 
 T = TypeVar("T")
 
 
-class Entered:
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *args: object) -> None: ...
-
-
 class SubEntered(Entered): ...
-
-
-class Soon(Generic[T]):
-    def __init__(self, value: T) -> None:
-        self._value = value
-
-    def __await__(self) -> Generator[Any, None, T]:
-        yield
-        return self._value
-
-
-class AwaitableEnter:
-    def __aenter__(self) -> Awaitable[bytes]:
-        return Soon(b"entered")
-
-    def __aexit__(self, *args: object) -> Soon[bool]:
-        return Soon(False)
-
-
-class Swallows:
-    async def __aenter__(self) -> int:
-        return 1
-
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: object) -> bool:
-        return True
 
 
 class NoExit:
@@ -66,69 +36,55 @@ async def yields(value: T) -> AsyncGenerator[list[T]]:
     yield [value]
 
 
+sticky: StickyACM[list[int]] = sticky_acm(yields(1))  # where no loop runs
+
+
 async def of_any(acm: AbstractAsyncContextManager[T]) -> T:
     return await enter_once(acm)
 
 
-def test_entering_gives_what_the_block_gives() -> None:
+async def test_entering_gives_what_the_block_gives() -> None:
     """Whether it gives itself, something else, or what a generator yields."""
-
-    async def main() -> None:
-        entered, sub_entered = await enter(Entered()), await enter(SubEntered())
-        assert isinstance(assert_type(entered, Entered), Entered)
-        assert isinstance(assert_type(sub_entered, SubEntered), SubEntered)
-        assert assert_type(await enter(yields("s")), list[str]) == ["s"]
-        assert assert_type(await enter_once(yields(1)), list[int]) == [1]
-        assert assert_type(await enter_once(nullcontext("n")), str) == "n"
-        assert assert_type(await of_any(yields(b"")), list[bytes]) == [b""]
-        await aclose()
-
-    asyncio.run(main())
+    entered, sub_entered = await enter(Entered()), await enter(SubEntered())
+    assert isinstance(assert_type(entered, Entered), Entered)
+    assert isinstance(assert_type(sub_entered, SubEntered), SubEntered)
+    assert assert_type(await enter(yields("s")), list[str]) == ["s"]
+    assert assert_type(await enter_once(yields(1)), list[int]) == [1]
+    assert assert_type(await enter_once(nullcontext("n")), str) == "n"
+    assert assert_type(await of_any(yields(b"")), list[bytes]) == [b""]
+    await aclose()
 
 
-def test_any_awaitable_will_do_and_any_exit() -> None:
+async def test_any_awaitable_will_do_and_any_exit() -> None:
     """Entering may return any awaitable; an exit may take anything, and return a bool."""
-
-    async def main() -> None:
-        assert assert_type(await enter(AwaitableEnter()), bytes) == b"entered"
-        assert assert_type(await enter_once(AwaitableEnter()), bytes) == b"entered"
-        assert assert_type(await enter(Swallows()), int) == 1
-        async with sticky_acm(AwaitableEnter()) as value:
-            assert assert_type(value, bytes) == b"entered"
-
-    asyncio.run(main())
+    assert assert_type(await enter(AwaitableEnter()), bytes) == b"entered"
+    assert assert_type(await enter_once(AwaitableEnter()), bytes) == b"entered"
+    assert assert_type(await enter(Swallows()), int) == 1
+    async with sticky_acm(AwaitableEnter()) as value:
+        assert assert_type(value, bytes) == b"entered"
 
 
-def test_a_sticky_acm_knows_what_it_gives() -> None:
+async def test_a_sticky_acm_knows_what_it_gives() -> None:
     """It can be annotated, made at module level, and given to whatever takes a context manager."""
-    sticky: StickyACM[list[int]] = sticky_acm(yields(1))
     assert_type(sticky_acm(Swallows()), StickyACM[int])
 
     async def enter_wider(wider: StickyACM[object]) -> None:
         async with wider as anything:
             assert assert_type(anything, object) == [1]
 
-    async def main() -> None:
-        async with sticky as value, sticky as again:
-            assert assert_type(value, list[int]) == [1]
-            assert again is value
-        assert assert_type(await of_any(sticky_acm(Swallows())), int) == 1
-        await enter_wider(sticky)
-
-    asyncio.run(main())
+    async with sticky as value, sticky as again:
+        assert assert_type(value, list[int]) == [1]
+        assert again is value
+    assert assert_type(await of_any(sticky_acm(Swallows())), int) == 1
+    await enter_wider(sticky)
 
 
-def test_what_is_no_asynchronous_context_manager_is_refused() -> None:
+async def test_what_is_no_asynchronous_context_manager_is_refused() -> None:
     """By checkers, and at run time with a `TypeError`."""
-
-    async def main() -> None:
-        with pytest.raises(TypeError):
-            await enter(NotAsync())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        with pytest.raises(TypeError):
-            await enter_once(NoExit())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        with pytest.raises(TypeError):
-            sticky_acm(Entered)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        with pytest.raises(TypeError):
-            await enter(yields)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-    asyncio.run(main())
+    with pytest.raises(TypeError):
+        await enter(NotAsync())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError):
+        await enter_once(NoExit())  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    refused(lambda: sticky_acm(Entered))  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    with pytest.raises(TypeError):
+        await enter(yields)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

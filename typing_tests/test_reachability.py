@@ -8,16 +8,11 @@ from contextlib import asynccontextmanager
 from typing import Never, assert_never, assert_type
 
 import pytest
+from typing_tests.shapes import Swallows
 
 from asyncio_loop_local import sticky_acm, sticky_singleton_acm
 
-
-class Swallows:
-    async def __aenter__(self) -> int:
-        return 1
-
-    async def __aexit__(self, *args: object) -> bool:
-        return True
+pytestmark = pytest.mark.asyncio
 
 
 @sticky_singleton_acm
@@ -65,20 +60,20 @@ async def may_be_left_early_when_bare() -> str | None:
     return assert_type(value, str | None)
 
 
-def test_a_function_that_returns_from_the_block_returns() -> None:
+async def test_a_function_that_returns_from_the_block_returns() -> None:
     """No return is needed after a sticky block, not even of what swallows when bare."""
-    assert assert_type(asyncio.run(returns_from_the_block()), str) == "h"
-    assert assert_type(asyncio.run(returns_from_a_block_that_swallows_when_bare()), int) == 1
-    assert assert_type(asyncio.run(returns_from_a_sticky_acm()), int) == 1
+    assert assert_type(await returns_from_the_block(), str) == "h"
+    assert assert_type(await returns_from_a_block_that_swallows_when_bare(), int) == 1
+    assert assert_type(await returns_from_a_sticky_acm(), int) == 1
 
 
-def test_what_the_block_assigns_is_assigned_after_it() -> None:
+async def test_what_the_block_assigns_is_assigned_after_it() -> None:
     """A name that the block narrows stays narrowed; a bare block that swallows is left early, and checkers allow for it."""
-    assert assert_type(asyncio.run(is_assigned_after_the_block()), str) == "1"
-    assert asyncio.run(may_be_left_early_when_bare()) is None
+    assert assert_type(await is_assigned_after_the_block(), str) == "1"
+    assert await may_be_left_early_when_bare() is None
 
 
-def test_an_error_in_the_block_passes() -> None:
+async def test_an_error_in_the_block_passes() -> None:
     """Even where the bare context manager would swallow it; what follows is unreachable, and is not reached."""
 
     async def main() -> None:
@@ -87,16 +82,12 @@ def test_an_error_in_the_block_passes() -> None:
         assert_never(number)
 
     with pytest.raises(ValueError, match="failed"):
-        asyncio.run(main())
+        await main()
 
 
-def test_the_exit_returns_nothing() -> None:
+async def test_the_exit_returns_nothing() -> None:
     """Called by hand, it returns None, and is typed so."""
-
-    async def main() -> None:
-        block = connect()
-        await block.__aenter__()
-        leaving = block.__aexit__(None, None, None)
-        assert [assert_type(each, None) for each in await asyncio.gather(leaving)] == [None]
-
-    asyncio.run(main())
+    block = connect()
+    await block.__aenter__()
+    leaving = block.__aexit__(None, None, None)
+    assert [assert_type(each, None) for each in await asyncio.gather(leaving)] == [None]

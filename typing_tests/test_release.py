@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import assert_type
 
+import pytest
+
 from asyncio_loop_local import release, singleton, sticky_singleton_acm
+
+pytestmark = pytest.mark.asyncio
 
 
 @sticky_singleton_acm
@@ -27,41 +30,29 @@ class Service:
         return [name]
 
 
-def test_it_takes_the_arguments_of_the_call() -> None:
+async def test_it_takes_the_arguments_of_the_call() -> None:
     """Positional, by name, or left out where there is a default; it tells whether there was anything."""
-
-    async def main() -> None:
-        async with connect("h"):
-            pass
-        plain("n")
-        assert assert_type(await release(connect, host="h", port=80), bool) is True
-        assert await release(connect, "h") is False
-        assert await release(plain, "n", size=1) is True
-
-    asyncio.run(main())
+    async with connect("h"):
+        pass
+    plain("n")
+    assert assert_type(await release(connect, host="h", port=80), bool) is True
+    assert await release(connect, "h") is False
+    assert await release(plain, "n", size=1) is True
 
 
-def test_it_refuses_what_the_factory_refuses() -> None:
+async def test_it_refuses_what_the_factory_refuses() -> None:
     """Arguments that are no call of the factory are found by checkers; at run time there is nothing for them."""
-
-    async def main() -> None:
-        await connect("h").__aenter__()
-        plain("n")
-        assert not await release(connect)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        assert not await release(connect, "h", 80, 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        assert not await release(plain, "n", 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        assert not await release(plain, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-    asyncio.run(main())
+    await connect("h").__aenter__()
+    plain("n")
+    assert not await release(connect)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert not await release(connect, "h", 80, 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert not await release(plain, "n", 1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert not await release(plain, 1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_a_method_is_released_on_its_object() -> None:
+async def test_a_method_is_released_on_its_object() -> None:
     """The object comes with the bound method."""
-
-    async def main() -> None:
-        service = Service()
-        service.client("n")
-        assert not await release(service.client)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        assert assert_type(await release(service.client, "n"), bool) is True
-
-    asyncio.run(main())
+    service = Service()
+    service.client("n")
+    assert not await release(service.client)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    assert assert_type(await release(service.client, "n"), bool) is True

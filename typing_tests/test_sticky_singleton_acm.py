@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Generic, Literal, NotRequired, ParamSpec, Self, TypedDict, TypeVar, assert_type, overload
+from typing import Any, Literal, ParamSpec, TypeVar, assert_type, overload
 
 import aiohttp
 import httpx
 import pytest
 from typing_extensions import Unpack
+from typing_tests.shapes import AwaitableEnter, Client, Entered, Gives, Options, OwnAwaitables, Swallows, refused, repeat
 
 from asyncio_loop_local import StickyACM, sticky_singleton_acm
 
+pytestmark = pytest.mark.asyncio
 P = ParamSpec("P")
 T = TypeVar("T")
-
-
-class Entered:
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *args: object) -> None: ...
-
-
-class Gives(Generic[T]):
-    def __init__(self, value: T) -> None:
-        self.value = value
-
-    async def __aenter__(self) -> T:
-        return self.value
-
-    async def __aexit__(self, *args: object) -> None: ...
-
-
-class Client(Entered):
-    def __init__(self, host: str, port: int = 80, *, retries: int = 3) -> None:
-        self.address = host, port, retries
 
 
 @dataclass
@@ -57,44 +36,6 @@ class Pool(Gives[T]):
     def __init__(self, url: str, *, row: Callable[[], T]) -> None: ...
     def __init__(self, url: str, *, row: Callable[[], Any] = bytes) -> None:
         super().__init__(row())
-
-
-class Options(TypedDict):
-    url: str
-    timeout: NotRequired[float]
-
-
-class _Soon(Generic[T]):
-    def __init__(self, value: T) -> None:
-        self._value = value
-
-    def __await__(self) -> Generator[Any, None, T]:
-        yield
-        return self._value
-
-
-class AwaitableEnter:
-    def __aenter__(self) -> Awaitable[bytes]:
-        return _Soon(b"entered")
-
-    def __aexit__(self, *args: object) -> Awaitable[None]:
-        return _Soon(None)
-
-
-class OwnAwaitables:
-    def __aenter__(self) -> _Soon[str]:
-        return _Soon("entered")
-
-    def __aexit__(self, kind: Any, error: Any, traceback: Any) -> _Soon[bool]:
-        return _Soon(False)
-
-
-class Swallows:
-    async def __aenter__(self) -> int:
-        return 1
-
-    async def __aexit__(self, *args: object) -> bool:
-        return True
 
 
 @sticky_singleton_acm
@@ -136,170 +77,115 @@ def by_kind(kind: Any, *, size: int = 0) -> object:
 overloaded = sticky_singleton_acm(by_kind)
 
 
-def repeat(name: str, times: int) -> str:
-    return name * times
+async def enter(acm: AbstractAsyncContextManager[T, bool | None]) -> T:
+    async with acm as value:
+        return value
 
 
-def test_a_context_manager_function_is_called_as_it_was() -> None:
+async def test_a_context_manager_function_is_called_as_it_was() -> None:
     """Defaults and names are what they were, and the block gives what was yielded."""
-
-    async def main() -> None:
-        assert_type(connect("h"), StickyACM[tuple[str, int, int]])
-        async with connect("h") as address:
-            assert assert_type(address, tuple[str, int, int]) == ("h", 80, 3)
-        async with connect(host="h", port=80) as again:
-            assert again is address
-        with pytest.raises(TypeError):
-            connect()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        with pytest.raises(TypeError):
-            connect("h", 80, 3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        connect("h", "p")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        with pytest.raises(TypeError):
-            connect("h", retires=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-
-    asyncio.run(main())
+    assert_type(connect("h"), StickyACM[tuple[str, int, int]])
+    async with connect("h") as address:
+        assert assert_type(address, tuple[str, int, int]) == ("h", 80, 3)
+    async with connect(host="h", port=80) as again:
+        assert again is address
+    refused(lambda: connect())  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    refused(lambda: connect("h", 80, 3))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    connect("h", "p")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    refused(lambda: connect("h", retires=1))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-def test_a_generic_context_manager_function_is_generic_still() -> None:
+async def test_a_generic_context_manager_function_is_generic_still() -> None:
     """Each block gives the type that the arguments of its call say."""
-
-    async def main() -> None:
-        async with collect(1, 2) as numbers, collect("s") as strings:
-            assert assert_type(numbers, list[int]) == [1, 2]
-            assert assert_type(strings, list[str]) == ["s"]
-        with pytest.raises(TypeError):
-            collect(value=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-
-    asyncio.run(main())
+    async with collect(1, 2) as numbers, collect("s") as strings:
+        assert assert_type(numbers, list[int]) == [1, 2]
+        assert assert_type(strings, list[str]) == ["s"]
+    refused(lambda: collect(value=1))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-def test_a_class_becomes_the_function_that_its_constructor_is() -> None:
+async def test_a_class_becomes_the_function_that_its_constructor_is() -> None:
     """Classes and dataclasses that give themselves, bare and wrapped."""
     client, settings = sticky_singleton_acm(Client), sticky_singleton_acm(Settings)
-
-    async def main() -> None:
-        assert_type(client("h"), StickyACM[Client])
-        async with client("h", retries=3) as one, settings("h", ["t"]) as other:
-            assert assert_type(one, Client).address == ("h", 80, 3)
-            assert assert_type(other, Settings).tags == ["t"]
-        with pytest.raises(TypeError):
-            client("h", 80, 3)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        settings("h", "t")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-    asyncio.run(main())
+    assert_type(client("h"), StickyACM[Client])
+    async with client("h", retries=3) as one, settings("h", ["t"]) as other:
+        assert assert_type(one, Client).address == ("h", 80, 3)
+        assert assert_type(other, Settings).tags == ["t"]
+    refused(lambda: client("h", 80, 3))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    settings("h", "t")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_a_generic_class_gives_what_its_arguments_say() -> None:
+async def test_a_generic_class_gives_what_its_arguments_say() -> None:
     """A parameter is found from an argument, from an overload of the constructor, or from the subscript."""
     gives, pool, of_ints = sticky_singleton_acm(Gives), sticky_singleton_acm(Pool), sticky_singleton_acm(Gives[int])
-
-    async def main() -> None:
-        async with gives(1) as number, gives("s") as string, of_ints(2) as other:
-            assert assert_type(number, int) == 1
-            assert assert_type(string, str) == "s"
-            assert assert_type(other, int) == 2
-        async with pool("u") as raw, pool("u", row=int) as row:
-            assert assert_type(raw, bytes) == b""
-            assert assert_type(row, int) == 0
-        of_ints("s")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        with pytest.raises(TypeError):
-            pool("u", int)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-
-    asyncio.run(main())
+    async with gives(1) as number, gives("s") as string, of_ints(2) as other:
+        assert assert_type(number, int) == 1
+        assert assert_type(string, str) == "s"
+        assert assert_type(other, int) == 2
+    async with pool("u") as raw, pool("u", row=int) as row:
+        assert assert_type(raw, bytes) == b""
+        assert assert_type(row, int) == 0
+    of_ints("s")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    refused(lambda: pool("u", int))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
-def test_overloads_stay_overloads() -> None:
+async def test_overloads_stay_overloads() -> None:
     """The block gives what the overload that takes the call gives, and what none takes is refused."""
-
-    async def main() -> None:
-        async with overloaded("text") as text, overloaded("binary", size=1) as binary, overloaded(1) as entered:
-            assert assert_type(text, str) == ""
-            assert assert_type(binary, bytes) == b""
-            assert isinstance(assert_type(entered, Entered), Entered)
-        overloaded("text", size=1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
-        overloaded("other")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
-
-    asyncio.run(main())
+    async with overloaded("text") as text, overloaded("binary", size=1) as binary, overloaded(1) as entered:
+        assert assert_type(text, str) == ""
+        assert assert_type(binary, bytes) == b""
+        assert isinstance(assert_type(entered, Entered), Entered)
+    overloaded("text", size=1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    overloaded("other")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
-def test_keywords_typed_by_a_typed_dict_stay_typed() -> None:
+async def test_keywords_typed_by_a_typed_dict_stay_typed() -> None:
     """Keys that a `TypedDict` has are taken, and others refused."""
-
-    async def main() -> None:
-        async with with_options(url="u", timeout=1.5) as url:
-            assert assert_type(url, str) == "u"
-        with_options(url="u", timeuot=1.5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        with_options()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-
-    asyncio.run(main())
+    async with with_options(url="u", timeout=1.5) as url:
+        assert assert_type(url, str) == "u"
+    with_options(url="u", timeuot=1.5)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with_options()  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
-def test_a_parameter_specification_of_its_own_goes_on_working() -> None:
+async def test_a_parameter_specification_of_its_own_goes_on_working() -> None:
     """A factory that takes a function and its arguments has these arguments checked still."""
-
-    async def main() -> None:
-        async with calling(repeat, "n", times=2) as value:
-            assert assert_type(value, str) == "nn"
-        calling(repeat, "n")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        calling(repeat, "n", "t")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-    asyncio.run(main())
+    async with calling(repeat, "n", times=2) as value:
+        assert assert_type(value, str) == "nn"
+    calling(repeat, "n")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    calling(repeat, "n", "t")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_context_managers_are_known_by_their_structure() -> None:
+async def test_context_managers_are_known_by_their_structure() -> None:
     """Any awaitable will do for entering and exiting, and an exit may take anything and return anything."""
-
-    async def main() -> None:
-        async with sticky_singleton_acm(AwaitableEnter)() as binary:
-            assert assert_type(binary, bytes) == b"entered"
-        async with sticky_singleton_acm(OwnAwaitables)() as text:
-            assert assert_type(text, str) == "entered"
-        async with sticky_singleton_acm(Swallows)() as number:
-            assert assert_type(number, int) == 1
-
-    asyncio.run(main())
+    async with sticky_singleton_acm(AwaitableEnter)() as binary:
+        assert assert_type(binary, bytes) == b"entered"
+    async with sticky_singleton_acm(OwnAwaitables)() as text:
+        assert assert_type(text, str) == "entered"
+    async with sticky_singleton_acm(Swallows)() as number:
+        assert assert_type(number, int) == 1
 
 
-def test_its_context_managers_go_wherever_context_managers_go() -> None:
+async def test_its_context_managers_go_wherever_context_managers_go() -> None:
     """An exit stack takes them, and so does a function that asks for an abstract context manager."""
-
-    async def enter(acm: AbstractAsyncContextManager[T, bool | None]) -> T:
-        async with acm as value:
-            return value
-
-    async def main() -> None:
-        async with AsyncExitStack() as stack:
-            assert assert_type(await stack.enter_async_context(collect(1)), list[int]) == [1]
-            assert assert_type(await stack.enter_async_context(overloaded("text")), str) == ""
-        assert assert_type(await enter(collect("s")), list[str]) == ["s"]
-        assert assert_type(await enter(overloaded("binary")), bytes) == b""
-
-    asyncio.run(main())
+    async with AsyncExitStack() as stack:
+        assert assert_type(await stack.enter_async_context(collect(1)), list[int]) == [1]
+        assert assert_type(await stack.enter_async_context(overloaded("text")), str) == ""
+    assert assert_type(await enter(collect("s")), list[str]) == ["s"]
+    assert assert_type(await enter(overloaded("binary")), bytes) == b""
 
 
-def test_real_clients_are_typed_as_they_are() -> None:
+async def test_real_clients_are_typed_as_they_are() -> None:
     """The clients of aiohttp and httpx give themselves, and refuse what they refuse."""
     session, client = sticky_singleton_acm(aiohttp.ClientSession), sticky_singleton_acm(httpx.AsyncClient)
-
-    async def main() -> None:
-        async with session("http://127.0.0.1", headers={"a": "b"}) as aiohttp_value:
-            assert not assert_type(aiohttp_value, aiohttp.ClientSession).closed
-        async with client(base_url="http://127.0.0.1", timeout=httpx.Timeout(3)) as httpx_value:
-            assert not assert_type(httpx_value, httpx.AsyncClient).is_closed
-        with pytest.raises(TypeError):
-            session(nope=1)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
-        with pytest.raises(TypeError):
-            client("http://127.0.0.1")  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
-
-    asyncio.run(main())
+    async with session("http://127.0.0.1", headers={"a": "b"}) as aiohttp_value:
+        assert not assert_type(aiohttp_value, aiohttp.ClientSession).closed
+    async with client(base_url="http://127.0.0.1", timeout=httpx.Timeout(3)) as httpx_value:
+        assert not assert_type(httpx_value, httpx.AsyncClient).is_closed
+    refused(lambda: session(nope=1))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    refused(lambda: client("http://127.0.0.1"))  # type: ignore[call-arg, arg-type]  # pyright: ignore[reportCallIssue]
 
 
-def test_what_makes_no_context_manager_is_no_factory() -> None:
+async def test_what_makes_no_context_manager_is_no_factory() -> None:
     """A function that returns something else is refused by checkers, and by its first call."""
     make = sticky_singleton_acm(repeat)  # type: ignore[var-annotated, arg-type]  # pyright: ignore[reportCallIssue, reportArgumentType, reportUnknownVariableType]
-
-    async def main() -> None:
-        with pytest.raises(TypeError, match="no asynchronous context manager"):
-            make("n", 1)
-
-    asyncio.run(main())
+    with pytest.raises(TypeError, match="no asynchronous context manager"):
+        make("n", 1)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
 from typing import assert_type
 
 import pytest
+from typing_tests.shapes import refused
 
 from asyncio_loop_local import LoopVar, Token
+
+pytestmark = pytest.mark.asyncio
 
 number = LoopVar("number", default=0)
 names = LoopVar("names", factory=list[str])
@@ -15,60 +17,44 @@ unset: LoopVar[bytes] = LoopVar("unset")
 maybe: LoopVar[str | None] = LoopVar("maybe", default=None)
 
 
-def test_its_type_is_found_from_its_default_or_its_factory() -> None:
+async def test_its_type_is_found_from_its_default_or_its_factory() -> None:
     """Without either it is annotated."""
-
-    async def main() -> None:
-        assert assert_type(number.get(), int) == 0
-        assert assert_type(names.get(), list[str]) == []
-        assert assert_type(maybe.get(), str | None) is None
-        with pytest.raises(LookupError):
-            assert_type(unset.get(), bytes)
-        assert_type(unset, LoopVar[bytes])
-        assert_type(names, LoopVar[list[str]])
-        assert assert_type(number.name, str) == "number"
-
-    asyncio.run(main())
+    assert assert_type(number.get(), int) == 0
+    assert assert_type(names.get(), list[str]) == []
+    assert assert_type(maybe.get(), str | None) is None
+    with pytest.raises(LookupError):
+        assert_type(unset.get(), bytes)
+    assert_type(unset, LoopVar[bytes])
+    assert_type(names, LoopVar[list[str]])
+    assert assert_type(number.name, str) == "number"
 
 
-def test_get_with_a_default_gives_the_one_or_the_other() -> None:
+async def test_get_with_a_default_gives_the_one_or_the_other() -> None:
     """The default may be of another type: `get` is then typed as either."""
-
-    async def main() -> None:
-        assert assert_type(unset.get(None), bytes | None) is None
-        assert assert_type(unset.get(1), bytes | int) == 1
-        assert assert_type(unset.get(b"d"), bytes) == b"d"
-        unset.set(b"v")
-        assert assert_type(unset.get(None), bytes | None) == b"v"
-        with pytest.raises(TypeError):
-            unset.get(default=b"")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-
-    asyncio.run(main())
+    assert assert_type(unset.get(None), bytes | None) is None
+    assert assert_type(unset.get(1), bytes | int) == 1
+    assert assert_type(unset.get(b"d"), bytes) == b"d"
+    unset.set(b"v")
+    assert assert_type(unset.get(None), bytes | None) == b"v"
+    refused(lambda: unset.get(default=b""))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 
-def test_a_token_belongs_to_variables_of_its_type() -> None:
+async def test_a_token_belongs_to_variables_of_its_type() -> None:
     """`set` takes the variable's type, and its token goes back to a variable of that type."""
-
-    async def main() -> None:
-        token = number.set(1)
-        assert isinstance(assert_type(token, Token[int]), Token)
-        assert assert_type(token.var, LoopVar[int]) is number
-        assert token.old_value is Token.MISSING
-        with pytest.raises(ValueError, match="different LoopVar"):
-            names.reset(token)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-        number.reset(token)
-        assert number.get() == 0
-        number.set("s")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-
-    asyncio.run(main())
+    token = number.set(1)
+    assert isinstance(assert_type(token, Token[int]), Token)
+    assert assert_type(token.var, LoopVar[int]) is number
+    assert token.old_value is Token.MISSING
+    with pytest.raises(ValueError, match="different LoopVar"):
+        names.reset(token)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    number.reset(token)
+    assert number.get() == 0
+    number.set("s")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
-def test_default_and_factory_are_no_pair_and_have_names() -> None:
+async def test_default_and_factory_are_no_pair_and_have_names() -> None:
     """At most one of them, by name."""
-    with pytest.raises(TypeError):
-        LoopVar("v", default=1, factory=int)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-    with pytest.raises(TypeError):
-        LoopVar("v", 1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
-    with pytest.raises(TypeError):
-        LoopVar(1, default=1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+    refused(lambda: LoopVar("v", default=1, factory=int))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    refused(lambda: LoopVar("v", 1))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
+    refused(lambda: LoopVar(1, default=1))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     LoopVar[int]("v", default="s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]

@@ -15,7 +15,7 @@ FACTORIES = """\
 from __future__ import annotations
 
 import array
-from typing import Any, TypeVar, overload
+from typing import Any, Generic, TypeVar, overload
 
 T = TypeVar("T")
 Array = array.array[int]
@@ -31,6 +31,17 @@ class Session:
 
     async def __aenter__(self) -> Session:
         return self
+
+    async def __aexit__(self, *args: object) -> None:
+        pass
+
+
+class Box(Generic[T]):
+    def __init__(self, item: T, size: int = 1, data: object = None) -> None:
+        self.item = item
+
+    async def __aenter__(self) -> T:
+        return self.item
 
     async def __aexit__(self, *args: object) -> None:
         pass
@@ -71,7 +82,7 @@ from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, T
 from asyncio_loop_local import singleton, sticky_singleton_acm
 
 import wrapping
-from factories import Array, Connector, Session, T, convert
+from factories import Array, Box, Connector, Session, T, convert
 from wrapping import make, value
 
 """
