@@ -33,3 +33,11 @@ def test_each_line_of_the_contract_names_a_test() -> None:
     unkept = [row for row in rows if "::test_" not in row and not row.endswith("| test |")]
     assert rows
     assert unkept == []
+
+
+def test_the_overview_names_each_module() -> None:
+    """The table of layers has each module of the library, and no other."""
+    overview = (PAGES / "overview.md").read_text(encoding="utf-8").partition("\n## ")[0]
+    named = set(re.findall(r"`(\w+)`", overview)) - {"__all__"}
+    modules = {path.stem for path in (ROOT / "src" / "asyncio_loop_local").glob("*.py")}
+    assert named == modules
