@@ -1,4 +1,4 @@
-"""The library's own pytest plugin: tests that leave something open past its loop are found, others are left in peace."""
+"""The library's own pytest plugin finds the tests that leave a resource open on a loop, and no others."""
 
 from __future__ import annotations
 
@@ -46,12 +46,12 @@ class Outcome(NamedTuple):
     passed: set[str]
     errors: set[str]  # in setting up, or tearing down
     failed: set[str]
-    output: str  # without the summary, which repeats errors in whole where a CI is, cut off elsewhere
+    reported: list[str]  # who has left what open, on a loop of which class; sorted
+    output: str  # without the summary, which repeats errors: in whole in CI, shortened elsewhere
 
 
-def run_pytest(directory: Path, tests: str, *options: str, ini: str = "", conftest: str = "") -> Outcome:
-    """Runs pytest, in a process of its own, with the library's plugin, and those that keep loops."""
-    (directory / "conftest.py").write_text(textwrap.dedent(conftest))
+def run_pytest(directory: Path, tests: str, *options: str, ini: str = "") -> Outcome:
+    """Run pytest in a process of its own, with the library's plugin and those that keep loops."""
     (directory / "pytest.ini").write_text(f"[pytest]\nasyncio_default_fixture_loop_scope = function\n{ini}\n")
     (directory / "test_it.py").write_text(textwrap.dedent(BEGINNING) + textwrap.dedent(tests))
     result = subprocess.run(
@@ -64,13 +64,19 @@ def run_pytest(directory: Path, tests: str, *options: str, ini: str = "", confte
         check=False,
     )
     assert result.stderr == ""
-    found = {
-        word: {*re.findall(rf"^{word} test_it\.py::(\S+)", result.stdout, re.MULTILINE)} for word in ("PASSED", "ERROR", "FAILED")
-    }
+    found = ({*re.findall(rf"^{word} test_it\.py::(\S+)", result.stdout, re.MULTILINE)} for word in ("PASSED", "ERROR", "FAILED"))
     output = result.stdout.partition(" short test summary info ")[0]
-    return Outcome(result.returncode, found["PASSED"], found["ERROR"], found["FAILED"], output)
+    reports = re.findall(
+        r"^(?:test_it\.py::)?(\S.*) left (.+) open on an event loop that nobody has closed, of class (\w+)$", output, re.MULTILINE
+    )
+    return Outcome(result.returncode, *found, sorted(" | ".join(each) for each in reports), output)
 
 
+def names(tests: str) -> set[str]:
+    return {*re.findall(r"def (test_\w+)", tests)}
+
+
+QUIET = ("-W", "ignore::ResourceWarning")  # of the loops that the tests leave open
 LEFT = """
     def test_loop_in_a_variable():
         loop = leave()
@@ -110,6 +116,11 @@ LEFT = """
     def test_own_fixture(own):
         pass
 """
+
+LEFT_REPORTS = {f"{name} | connect('h') | {LOOP_CLASS}" for name in names(LEFT) - {"test_callback", "test_loop_of_uvloop"}} | {
+    "test_loop_of_uvloop | connect('h') | Loop",
+    f"test_callback | atexit callback print('never') | {LOOP_CLASS}",
+}
 
 IN_ORDER = """
     def test_run():
@@ -152,143 +163,6 @@ IN_ORDER = """
     def test_without_a_loop():
         pass
 """
-
-
-def names(tests: str) -> set[str]:
-    return {*re.findall(r"def (test_\w+)", tests)}
-
-
-def test_a_test_that_leaves_a_resource_open_fails(tmp_path: Path) -> None:
-    """With --loop-local=fail, a test whose loop nobody closed ends with an error that names the test and what is open."""
-    outcome = run_pytest(tmp_path, LEFT, "--loop-local=fail", "-W", "ignore::ResourceWarning")
-    assert outcome.errors == outcome.passed == names(LEFT)
-    assert outcome.status == 1
-    for name in names(LEFT) - {"test_callback", "test_loop_of_uvloop"}:
-        assert re.search(
-            rf"^test_it\.py::{name} left connect\('h'\) open on an event loop that nobody has closed, "
-            rf"of class {LOOP_CLASS}$",
-            outcome.output,
-            re.MULTILINE,
-        )
-    assert "test_loop_of_uvloop left connect('h') open on an event loop that nobody has closed, of class Loop\n" in outcome.output
-    assert "test_callback left atexit callback print('never') open on " in outcome.output
-    assert outcome.output.count("Close the loop, or run the code with asyncio.run(): both exit what the loop holds.") == len(
-        names(LEFT)
-    )
-
-
-def test_a_test_that_leaves_nothing_open_passes(tmp_path: Path) -> None:
-    """With --loop-local=fail, tests whose loops are closed pass, whoever runs them, with warnings as errors too."""
-    outcome = run_pytest(tmp_path, IN_ORDER, "--loop-local=fail", "-W", "error")
-    assert outcome.passed == names(IN_ORDER)
-    assert (outcome.status, outcome.errors, outcome.failed) == (0, set(), set())
-
-
-def test_a_leak_is_told_once_and_of_the_test_that_left_it(tmp_path: Path) -> None:
-    """What one test has left fails none of the tests after it, not even where warnings are errors."""
-    tests = """
-        kept = []
-
-        def test_one():
-            kept.append(leave())
-
-        def test_two():
-            leave("other")
-
-        def test_three():
-            gc.collect()
-
-        def test_four():
-            asyncio.run(use())
-            kept[0].close()
-    """
-    outcome = run_pytest(tmp_path, tests, "--loop-local=fail", "-W", "error")
-    assert outcome.passed == names(tests)
-    assert outcome.errors == {"test_one", "test_two"}
-    assert outcome.output.count(" left connect('h') open ") == outcome.output.count(" left connect('other') open ") == 1
-
-
-def test_it_can_be_listed(tmp_path: Path) -> None:
-    """With --loop-local=list, the tests pass, and what they have left stands at the end."""
-    outcome = run_pytest(tmp_path, LEFT, "--loop-local=list", "-W", "ignore::ResourceWarning")
-    assert outcome.passed == names(LEFT)
-    assert (outcome.status, outcome.errors) == (0, set())
-    assert "= left open past its event loop =" in outcome.output
-    assert {*re.findall(r"^test_it\.py::(\w+) left .+ open on an event loop", outcome.output, re.MULTILINE)} == names(LEFT)
-
-
-def test_a_loop_that_holds_nothing_may_stay_open(tmp_path: Path) -> None:
-    """A loop that is not closed but holds no resource is none of the plugin's business."""
-    tests = """
-        def test_only_storage():
-            async def main():
-                storage()["a"] = 1
-
-            asyncio.new_event_loop().run_until_complete(main())
-
-        def test_ended():
-            async def main():
-                await use()
-                await aclose()
-
-            asyncio.new_event_loop().run_until_complete(main())
-    """
-    outcome = run_pytest(tmp_path, tests, "--loop-local=fail")
-    assert (outcome.passed, outcome.errors) == (names(tests), set())
-
-
-@pytest.mark.parametrize("mode", ["fail", "list"])
-def test_nothing_is_listed_where_nothing_is_left(mode: str, tmp_path: Path) -> None:
-    """The list is not there if it would be empty."""
-    outcome = run_pytest(tmp_path, IN_ORDER, f"--loop-local={mode}")
-    assert outcome.status == 0
-    assert "left open" not in outcome.output
-
-
-def test_it_is_off_unless_asked_for(tmp_path: Path) -> None:
-    """Without the option, tests pass as if the plugin were not there, and it does not even import the library."""
-    outcome = run_pytest(tmp_path, LEFT, "-W", "ignore::ResourceWarning")
-    assert outcome.passed == names(LEFT)
-    assert (outcome.status, outcome.errors) == (0, set())
-    assert "left open" not in outcome.output
-    (tmp_path / "test_it.py").unlink()
-    (tmp_path / "test_import.py").write_text(
-        "import sys\n\n\ndef test_import():\n    assert 'asyncio_loop_local_pytest' in sys.modules\n"
-        "    assert 'asyncio_loop_local' not in sys.modules\n"
-    )
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, timeout=50, check=False)
-    assert done.returncode == 0, done.stdout
-
-
-ONE = """
-    def test_one():
-        leave()
-"""
-
-
-@pytest.mark.parametrize(
-    ("ini", "options", "errors"),
-    [
-        ("loop_local = fail", (), {"test_one"}),
-        ("loop_local = list", (), set[str]()),
-        ("loop_local = off", (), set[str]()),
-        ("loop_local = fail", ("--loop-local=off",), set[str]()),
-        ("loop_local = off", ("--loop-local=fail",), {"test_one"}),
-    ],
-)
-def test_it_can_be_configured(ini: str, options: tuple[str, ...], errors: set[str], tmp_path: Path) -> None:
-    """loop_local in pytest's configuration says the same as the option, which wins over it."""
-    outcome = run_pytest(tmp_path, ONE, "-W", "ignore::ResourceWarning", *options, ini=ini)
-    assert outcome.errors == errors
-    assert ("nobody has closed" in outcome.output) == (bool(errors) or "list" in ini)
-
-
-def test_a_wrong_mode_is_refused(tmp_path: Path) -> None:
-    """A mode that does not exist is a usage error that says which there are."""
-    (tmp_path / "pytest.ini").write_text("[pytest]\nloop_local = yes\n")
-    done = subprocess.run([sys.executable, "-m", "pytest"], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
-    assert done.returncode == pytest.ExitCode.USAGE_ERROR
-    assert "loop_local = yes: write fail, list or off" in done.stderr
 
 
 WIDER = """
@@ -383,12 +257,123 @@ WIDER = """
 """
 
 
-def test_loops_that_tests_share_are_blamed_on_none(tmp_path: Path) -> None:
-    """A loop of a fixture of wider scope may hold what it likes from test to test, until its fixture is torn down."""
+HOLDS_NOTHING = """
+    def test_only_storage():
+        async def main():
+            storage()["a"] = 1
 
-    outcome = run_pytest(tmp_path, WIDER, "--loop-local=fail", "-W", "error")
-    assert (outcome.status, outcome.errors, outcome.failed) == (0, set(), set())
-    assert len(outcome.passed) == 18
+        asyncio.new_event_loop().run_until_complete(main())
+
+    def test_ended():
+        async def main():
+            await use()
+            await aclose()
+
+        asyncio.new_event_loop().run_until_complete(main())
+"""
+
+MADE_BEFORE = """
+    LOOP = asyncio.new_event_loop()
+
+    def test_one():
+        LOOP.run_until_complete(use())
+
+    def test_two():
+        loop = asyncio.new_event_loop()
+        threading.Thread(target=loop.run_forever, daemon=True).start()
+        asyncio.run_coroutine_threadsafe(use(), loop).result()
+
+    def test_three():
+        LOOP.close()
+"""
+
+
+@pytest.mark.parametrize(
+    ("tests", "passed", "options"),
+    [
+        pytest.param(IN_ORDER, 9, ("-W", "error"), id="their loops are closed, whoever runs them"),
+        pytest.param(WIDER, 18, ("-W", "error"), id="the loop of a fixture of wider scope is open until that is torn down"),
+        pytest.param(HOLDS_NOTHING, 2, (), id="the open loop holds nothing"),
+        pytest.param(MADE_BEFORE, 3, (), id="the loop was made on import, or runs in a thread"),
+    ],
+)
+@pytest.mark.parametrize("mode", ["fail", "list"])
+def test_tests_that_leave_nothing_open_pass(tests: str, passed: int, options: tuple[str, ...], mode: str, tmp_path: Path) -> None:
+    """Nothing is reported, and there is no empty list, where the loop is closed, belongs to a fixture or to no test, or is empty."""
+    outcome = run_pytest(tmp_path, tests, f"--loop-local={mode}", *options)
+    assert (outcome.status, len(outcome.passed), outcome.errors, outcome.failed) == (0, passed, set(), set())
+    assert "left open" not in outcome.output
+
+
+@pytest.mark.parametrize(
+    ("mode", "errors", "title"),
+    [("fail", names(LEFT), False), ("list", set[str](), True), (None, set[str](), False)],
+)
+def test_a_test_that_leaves_a_resource_open_is_reported(mode: str | None, errors: set[str], title: bool, tmp_path: Path) -> None:
+    """`fail` makes it an error that names the test, the resource and the fix, `list` lists it, and the default is to do nothing."""
+    outcome = run_pytest(tmp_path, LEFT, *([f"--loop-local={mode}"] if mode else []), *QUIET)
+    assert (outcome.status, outcome.passed, outcome.errors) == (bool(errors), names(LEFT), errors)
+    assert outcome.reported == (sorted(LEFT_REPORTS) if mode else [])
+    assert ("= left open past its event loop =" in outcome.output) is title
+    advice = "Close the loop, or run the code with asyncio.run(): both exit what the loop holds."
+    assert outcome.output.count(advice) == (len(errors) or title)
+
+
+def test_it_imports_nothing_of_the_library_unless_it_is_on(tmp_path: Path) -> None:
+    """pytest loads the plugin itself, which is off by default and does not import the library."""
+    (tmp_path / "test_import.py").write_text(
+        "import sys\n\n\ndef test_import():\n    assert 'asyncio_loop_local_pytest' in sys.modules\n"
+        "    assert 'asyncio_loop_local' not in sys.modules\n"
+    )
+    done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, timeout=50, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_leak_is_reported_once_and_of_the_test_that_left_it(tmp_path: Path) -> None:
+    """What one test has left fails none of the tests after it, not even where warnings are errors."""
+    tests = """
+        kept = []
+
+        def test_one():
+            kept.append(leave())
+
+        def test_two():
+            leave("other")
+
+        def test_three():
+            gc.collect()
+
+        def test_four():
+            asyncio.run(use())
+            kept[0].close()
+    """
+    outcome = run_pytest(tmp_path, tests, "--loop-local=fail", "-W", "error")
+    assert (outcome.passed, outcome.errors) == (names(tests), {"test_one", "test_two"})
+    assert outcome.reported == [f"test_one | connect('h') | {LOOP_CLASS}", f"test_two | connect('other') | {LOOP_CLASS}"]
+
+
+@pytest.mark.parametrize(
+    ("ini", "options", "reports", "errors"),
+    [
+        ("loop_local = fail", (), True, {"test_one"}),
+        ("loop_local = list", (), True, set[str]()),
+        ("loop_local = off", (), False, set[str]()),
+        ("loop_local = fail", ("--loop-local=off",), False, set[str]()),
+        ("loop_local = off", ("--loop-local=fail",), True, {"test_one"}),
+    ],
+)
+def test_it_can_be_configured(ini: str, options: tuple[str, ...], reports: bool, errors: set[str], tmp_path: Path) -> None:
+    """loop_local in pytest's configuration does the same as the option, which overrides it."""
+    outcome = run_pytest(tmp_path, "def test_one():\n    leave()\n", *QUIET, *options, ini=ini)
+    assert (outcome.errors, bool(outcome.reported)) == (errors, reports)
+
+
+def test_a_wrong_mode_is_refused(tmp_path: Path) -> None:
+    """A mode that does not exist is a usage error, with the list of modes."""
+    (tmp_path / "pytest.ini").write_text("[pytest]\nloop_local = yes\n")
+    done = subprocess.run([sys.executable, "-m", "pytest"], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert done.returncode == pytest.ExitCode.USAGE_ERROR
+    assert "loop_local = yes: write fail, list or off" in done.stderr
 
 
 FIXTURES_THAT_LEAVE = """
@@ -417,39 +402,16 @@ FIXTURES_THAT_LEAVE = """
 
 
 def test_a_fixture_that_leaves_a_resource_open_is_named(tmp_path: Path) -> None:
-    """What a fixture of wider scope leaves open is told when it is torn down, as the fixture's doing."""
-    outcome = run_pytest(tmp_path, FIXTURES_THAT_LEAVE, "--loop-local=fail", "-W", "ignore::ResourceWarning")
+    """What a fixture of wider scope leaves open is reported when it is torn down, under the fixture's name."""
+    outcome = run_pytest(tmp_path, FIXTURES_THAT_LEAVE, "--loop-local=fail", *QUIET)
     assert outcome.failed == set()
-    told = re.findall(r"^(\S.*) left connect\('(\w+)'\) open on", outcome.output, re.MULTILINE)
-    assert sorted(told) == [
-        ("fixture 'dropped', of scope 'class',", "dropped"),
-        ("fixture 'dropped', of scope 'class',", "dropped"),
-        ("fixture 'kept', of scope 'module',", "one"),
-        ("fixture 'kept', of scope 'module',", "two"),
-        ("test_it.py::TestIt::test_three[one]", "own"),
-        ("test_it.py::TestIt::test_three[two]", "own"),
+    assert [line.removesuffix(f" | {LOOP_CLASS}") for line in outcome.reported] == [
+        "TestIt::test_three[one] | connect('own')",
+        "TestIt::test_three[two] | connect('own')",
+        *["fixture 'dropped', of scope 'class', | connect('dropped')"] * 2,
+        "fixture 'kept', of scope 'module', | connect('one')",
+        "fixture 'kept', of scope 'module', | connect('two')",
     ]
-
-
-def test_loops_that_were_there_before_are_blamed_on_no_test(tmp_path: Path) -> None:
-    """A loop that was made when a module was imported is no test's, nor is one that still runs in a thread."""
-    tests = """
-        LOOP = asyncio.new_event_loop()
-        IN_BACKGROUND = asyncio.new_event_loop()
-
-        def test_one():
-            LOOP.run_until_complete(use())
-
-        def test_two():
-            loop = asyncio.new_event_loop()
-            threading.Thread(target=loop.run_forever, daemon=True).start()
-            asyncio.run_coroutine_threadsafe(use(), loop).result()
-
-        def test_three():
-            LOOP.close()
-    """
-    outcome = run_pytest(tmp_path, tests, "--loop-local=fail")
-    assert (outcome.passed, outcome.errors) == (names(tests), set())
 
 
 def test_an_error_of_the_teardown_is_kept(tmp_path: Path) -> None:
@@ -463,7 +425,7 @@ def test_an_error_of_the_teardown_is_kept(tmp_path: Path) -> None:
         def test_one(fails):
             leave()
     """
-    outcome = run_pytest(tmp_path, tests, "--loop-local=fail", "-W", "ignore::ResourceWarning")
+    outcome = run_pytest(tmp_path, tests, "--loop-local=fail", *QUIET)
     assert outcome.errors == {"test_one"}
     assert "ZeroDivisionError: first" in outcome.output
     assert "test_it.py::test_one left connect('h') open on" in outcome.output
