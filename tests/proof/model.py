@@ -14,10 +14,11 @@ import types
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field, fields
-from typing import Any, Literal, TypeVar, cast
+from functools import partial
+from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
 import asyncio_loop_local
 from asyncio_loop_local import (
@@ -38,19 +39,20 @@ T = TypeVar("T")
 # ---------------------------------------------------------------- what can be done
 
 
+@dataclass_transform(frozen_default=True)
 class Op:
-    """One thing that a piece of a program does."""
+    """One thing that a piece of a program does; each subclass is a frozen dataclass."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, repr=False)(cls)
 
     def __repr__(self) -> str:
         """Return the code that makes it, without what is left at its default."""
         shown: list[str] = []
-        by_name = False
-        for each in fields(self):  # type: ignore[arg-type]  # each op is a dataclass
+        for place, each in enumerate(fields(self)):  # type: ignore[arg-type]  # as said above
             value = getattr(self, each.name)
-            if value == each.default:
-                by_name = True
-            else:
-                shown.append(f"{each.name}={value!r}" if by_name else repr(value))
+            if value != each.default:
+                shown.append(repr(value) if len(shown) == place else f"{each.name}={value!r}")
         return f"{type(self).__name__}({', '.join(shown)})"
 
 
@@ -58,38 +60,32 @@ Ops = tuple[Op, ...]
 Door = Literal["factory", "kept", "once", "sticky", "enter"]
 
 
-@dataclass(frozen=True, repr=False)
 class Turns(Op):
     """Lets the loop turn."""
 
     count: int
 
 
-@dataclass(frozen=True, repr=False)
 class Sleep(Op):
     """Lets time pass."""
 
     seconds: float
 
 
-@dataclass(frozen=True, repr=False)
 class Idle(Op):
     """Waits until nothing else can go on."""
 
 
-@dataclass(frozen=True, repr=False)
 class Forever(Op):
     """Waits until it is cancelled."""
 
 
-@dataclass(frozen=True, repr=False)
 class Stubborn(Op):
     """Lets the loop turn, and takes no notice of a cancellation meanwhile."""
 
     turns: int
 
 
-@dataclass(frozen=True, repr=False)
 class Use(Op):
     """Acquires a resource; the task uses it from then on, after each op of its own."""
 
@@ -97,14 +93,12 @@ class Use(Op):
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Call(Op):
     """Calls a plain singleton."""
 
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Await(Op):
     """Awaits a coroutine singleton; the object of the first call, if it is ``kept``."""
 
@@ -112,14 +106,12 @@ class Await(Op):
     kept: int = 0
 
 
-@dataclass(frozen=True, repr=False)
 class Store(Op):
     """Puts something into the storage, or finds it there."""
 
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Release(Op):
     """Releases what a factory has made."""
 
@@ -127,40 +119,34 @@ class Release(Op):
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Aclose(Op):
     """Ends everything of the loop."""
 
 
-@dataclass(frozen=True, repr=False)
 class Register(Op):
     """Registers a callback."""
 
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Unregister(Op):
     """Takes back all registrations of a callback."""
 
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Spawn(Op):
     """Starts a task and does not wait for it."""
 
     ops: Ops
 
 
-@dataclass(frozen=True, repr=False)
 class Together(Op):
     """Does several things at the same time, and waits for all."""
 
     parts: tuple[Ops, ...]
 
 
-@dataclass(frozen=True, repr=False)
 class Guard(Op):
     """``try: ops finally: cleanup``."""
 
@@ -168,28 +154,24 @@ class Guard(Op):
     cleanup: Ops
 
 
-@dataclass(frozen=True, repr=False)
 class Cancel(Op):
     """Cancels one of the tasks that the program has spawned, the last one first."""
 
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Kill(Op):
     """Lets an open resource die: its task group fails, or its task is cancelled."""
 
     which: int
 
 
-@dataclass(frozen=True, repr=False)
 class Fail(Op):
     """Raises an error: at the first ``times`` times that the code around it runs."""
 
     times: int = 1
 
 
-@dataclass(frozen=True, repr=False)
 class Resource(Op):
     """What a resource does when it is made, entered and exited; ``group`` says whether it holds a task group meanwhile."""
 
@@ -339,6 +321,19 @@ _asker: ContextVar[Owner | Run | None] = ContextVar("asker", default=None)  # wh
 def _askers() -> list[Owner | Run]:
     """The run whose code runs, and what ends with the loop and whose task that is."""
     return [each for each in dict.fromkeys((_asker.get(), _owner.get())) if each is not None]
+
+
+@contextmanager
+def _waiting_for(target: Using | Slot | Run | None) -> Generator[None]:
+    """In the block, whose code runs waits for this, if for anything."""
+    askers = [] if target is None else [(each, target) for each in _askers()]
+    for asker, awaited in askers:
+        asker.waits.append(awaited)
+    try:
+        yield
+    finally:
+        for asker, awaited in askers:
+            asker.waits.remove(awaited)
 
 
 def _leaves(error: BaseException) -> Iterator[BaseException]:
@@ -686,14 +681,17 @@ class Monitor:
 
     # the end
 
-    def finish(self) -> None:
-        """The loop is closed: is anything left?"""
+    def expect_all_ended(self, when: str = "") -> None:
         for instance in self.instances:
             if instance.phase in ("entering", "open", "exiting"):
-                self.broken(f"{instance.name} is still {instance.phase}")
+                self.broken(f"{when}{instance.name} is still {instance.phase}")
         for registration in self.registrations:
             if not registration.over and registration.unregistered is None:
-                self.broken(f"{registration.name} was not called, or has not ended")
+                self.broken(f"{when}{registration.name} was not called, or has not ended")
+
+    def finish(self) -> None:
+        """The loop is closed: is anything left?"""
+        self.expect_all_ended()
         for task in (*self.user_tasks, *(task for owner in self._owners() for task in owner.tasks)):
             if not task.done() and not self.tasks_are_left:
                 self.broken(f"{task.get_name()} has not ended")
@@ -774,24 +772,22 @@ class Entered:
         return result
 
 
+@dataclass
 class _Life:
     """What a resource without a task group does."""
 
-    def __init__(self, program: Program, instance: Instance) -> None:
-        self._program = program
-        self._instance = instance
-        self._held: list[Instance] = []
+    program: Program
+    instance: Instance
+    held: list[Instance] = field(default_factory=list[Instance])
 
     async def __aenter__(self) -> None:
-        program, instance = self._program, self._instance
         task = asyncio.current_task()
         assert task is not None
-        instance.kill = task.cancel
-        await program.do(program.resource(instance.which).enter, self._held, instance.name, program.attempt(instance))
+        self.instance.kill = task.cancel
+        await self.program.do_step(self.instance, "enter", self.held)
 
     async def __aexit__(self, *exc_info: Any) -> None:
-        program, instance = self._program, self._instance
-        await program.do(program.resource(instance.which).exit, self._held, instance.name, program.attempt(instance, 1))
+        await self.program.do_step(self.instance, "exit", self.held)
 
 
 class Program:
@@ -816,22 +812,22 @@ class Program:
         for kept in (self._kept, self._kept_runs, self._stickies, self._objects, self._callbacks):
             kept.clear()
 
-    def resource(self, which: int) -> Resource:
-        return self.history.resources[which]
-
-    def attempt(self, instance: Instance, kind: int = 0) -> int:
-        return self._attempt((instance.which, kind))
-
-    def _attempt(self, what: object) -> int:
+    def attempt(self, *what: object) -> int:
+        """How often this is done now."""
         self._attempts[what] = attempt = self._attempts.get(what, 0) + 1
         return attempt
 
+    async def do_step(self, instance: Instance, step: Literal["enter", "exit"], held: list[Instance]) -> None:
+        """Does what the resource does as it is entered or exited."""
+        ops: Ops = getattr(self.history.resources[instance.which], step)
+        await self.do(ops, held, instance.name, self.attempt(instance.which, step))
+
     def life_of(self, instance: Instance) -> AbstractAsyncContextManager[None]:
-        return self._group_life(instance) if self.resource(instance.which).group else _Life(self, instance)
+        return self._group_life(instance) if self.history.resources[instance.which].group else _Life(self, instance)
 
     @asynccontextmanager
     async def _group_life(self, instance: Instance) -> AsyncGenerator[None]:
-        spec, held, leave = self.resource(instance.which), list[Instance](), asyncio.get_running_loop().create_future()
+        held, leave = list[Instance](), asyncio.get_running_loop().create_future()
 
         async def member() -> None:
             try:
@@ -847,12 +843,12 @@ class Program:
 
         async with asyncio.TaskGroup() as group:
             group.create_task(member())
-            await self.do(spec.enter, held, instance.name, self.attempt(instance))
+            await self.do_step(instance, "enter", held)
             instance.kill = die
             try:
                 yield
             finally:
-                await self.do(spec.exit, held, instance.name, self.attempt(instance, 1))
+                await self.do_step(instance, "exit", held)
                 if not leave.done():
                     leave.set_result(None)
 
@@ -862,9 +858,9 @@ class Program:
         place = ("factory", which)
         instance = self.monitor.made(place, which, "f")
         _owner.set(instance)
-        for op in self.resource(which).make:
+        for op in self.history.resources[which].make:
             instance.begun = True
-            self.do_now(op, instance.name, self._attempt(("make", which)))
+            self.do_now(op, instance.name, self.attempt("make", which))
         return Entered(self, which, place, instance)
 
     async def run(self, which: int) -> object:
@@ -874,7 +870,7 @@ class Program:
         if owner is not None:
             owner.runs += 1
         try:
-            await self.do(self.history.runs[which], [], f"run{which}", self._attempt(("run", which)))
+            await self.do(self.history.runs[which], [], f"run{which}", self.attempt("run", which))
         finally:
             if owner is not None:
                 owner.runs -= 1
@@ -928,7 +924,7 @@ class Program:
                     self.has_cancelled = True  # a task that is cancelled while it knows a task group is a circle
                     async with asyncio.TaskGroup() as group:
                         for part in parts:
-                            self._start(part, group)
+                            self.start(part, group)
                 case Guard(body, cleanup):
                     try:
                         await self.do(body, held, where, attempt)
@@ -991,11 +987,8 @@ class Program:
             case _:
                 raise TypeError(op)
 
-    def start(self, ops: Ops) -> asyncio.Task[None]:
+    def start(self, ops: Ops, group: asyncio.TaskGroup | None = None) -> asyncio.Task[None]:
         """Starts a task of the program's."""
-        return self._start(ops)
-
-    def _start(self, ops: Ops, group: asyncio.TaskGroup | None = None) -> asyncio.Task[None]:
         owner = _owner.get()
         self._started += 1
         name = f"task{self._started}"
@@ -1043,7 +1036,7 @@ class Program:
                 elif door == "kept":
                     sticky = self._kept.get(which) or self._kept.setdefault(which, make(which))
                 else:
-                    sticky = self._stickies.get(which) or self._stickies.setdefault(which, sticky_acm(self._object(which)))
+                    sticky = self._stickies.setdefault(which, sticky_acm(self._object(which)))
                 async with sticky as value:
                     pass
         except (asyncio.CancelledError, Exception) as error:
@@ -1055,9 +1048,7 @@ class Program:
             held.append(instance)
 
     def _object(self, which: int) -> Entered:
-        if which not in self._objects:
-            self._objects[which] = Entered(self, which, ("once", which))
-        return self._objects[which]
+        return self._objects.setdefault(which, Entered(self, which, ("once", which)))
 
     async def _await(self, which: int, kept: int) -> None:
         monitor = self.monitor
@@ -1071,10 +1062,9 @@ class Program:
         else:
             coroutine = call_run(which)
         target = monitor.runs[which]
-        for asker in _askers():
-            asker.waits.append(target)
         try:
-            value = await coroutine
+            with _waiting_for(target):
+                value = await coroutine
         except RuntimeError as error:
             monitor.refused(error, target)
         except Exception as error:
@@ -1082,9 +1072,6 @@ class Program:
         else:
             if not kept and values.setdefault("value", value) is not value and not monitor.tasks_are_left:  # as with other values
                 monitor.broken(f"{monitor.who()} got another result of run{which} than others")
-        finally:
-            for asker in _askers():
-                asker.waits.remove(target)
 
     async def _release(self, what: str, which: int) -> None:
         monitor = self.monitor
@@ -1115,20 +1102,15 @@ class Program:
                     monitor.broken(f"{monitor.who()} may release {slot.instance and slot.instance.name}, which is in use")
 
         target = slot or leaving
-        askers = _askers() if target is not None else []
-        for asker in askers:
-            asker.waits.append(target)  # type: ignore[arg-type]  # it is not None
         try:
-            was_there = await _stepped(release(make, which), accepted)
+            with _waiting_for(target):
+                was_there = await _stepped(release(make, which), accepted)
         except RuntimeError as error:
             monitor.refused(error, target)
             return
         except Exception as error:
             monitor.delivered(error, monitor.to_waiters)
             was_there = True
-        finally:
-            for asker in askers:
-                asker.waits.remove(target)  # type: ignore[arg-type]  # as above
         monitor.note(f"{monitor.who()} has released {place}: {was_there}")
         if slot is None and was_there and leaving is None:
             monitor.broken(f"{monitor.who()} has released {place}, where there was nothing")
@@ -1174,19 +1156,11 @@ class Program:
         finally:
             monitor.acloses -= len(counted)
         monitor.note(f"{monitor.who()} has called aclose()")
-        monitor.values.clear()
-        monitor.stored.clear()
-        monitor.run_values.clear()
-        for instance in monitor.instances:
-            if instance.phase in ("entering", "open", "exiting"):
-                monitor.broken(f"after aclose(), {instance.name} is {instance.phase}")
-        for registration in monitor.registrations:
-            if not registration.over and registration.unregistered is None:
-                monitor.broken(f"after aclose(), {registration.name} has not ended")
-        if resources():
-            monitor.broken(f"after aclose(), there is still {resources()}")
-        if storage():
-            monitor.broken(f"after aclose(), the storage has {storage()}")
+        for forgotten in (monitor.values, monitor.stored, monitor.run_values):
+            forgotten.clear()
+        monitor.expect_all_ended("after aclose(), ")
+        if resources() or storage():
+            monitor.broken(f"after aclose(), there is still {resources()}, and {storage()} in the storage")
 
     def _callback(self, which: int) -> Callable[[Registration], Awaitable[None]]:
         if which not in self._callbacks:
@@ -1256,25 +1230,25 @@ async def call_run(which: int) -> object:
 @types.coroutine
 def _stepped(coroutine: Coroutine[Any, Any, T], accepted: Callable[[bool, object], None]) -> Generator[Any, Any, T]:
     """Awaits the coroutine; says so as soon as it has got as far as to wait, or to return, and not to raise."""
+    step = partial(coroutine.send, None)
+    is_first = True
     try:
-        waits_for = coroutine.send(None)
-    except StopIteration as stop:
-        accepted(True, stop.value)
-        return stop.value  # type: ignore[no-any-return]  # what the coroutine returned
-    accepted(False, None)
-    while True:
-        try:
-            sent = yield waits_for
-        except BaseException as error:
+        while True:
             try:
-                waits_for = coroutine.throw(error)
+                waits_for = step()
             except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]  # as above
-        else:
+                if is_first:
+                    accepted(True, stop.value)
+                return stop.value  # type: ignore[no-any-return]  # what the coroutine returned
+            if is_first:
+                accepted(False, None)
+                is_first = False
             try:
-                waits_for = coroutine.send(sent)
-            except StopIteration as stop:
-                return stop.value  # type: ignore[no-any-return]  # as above
+                step = partial(coroutine.send, (yield waits_for))
+            except BaseException as error:
+                step = partial(coroutine.throw, error)
+    finally:
+        del step  # it may hold an error, whose traceback holds this frame
 
 
 # ---------------------------------------------------------------- the run

@@ -215,7 +215,7 @@ def test_a_broken_promise_is_found() -> None:
     """A library that forgets an exit would be found out, with a script that shows it."""
 
     def lose_what_is_open(_program: model.Program, loop: DeterministicLoop) -> None:
-        loop.call_later(1, lambda: vars(loop)["_asyncio_loop_local"].exits._stack.clear())
+        loop.call_later(1, lambda: vars(loop)["_asyncio_loop_local"].exits._open.clear())
 
     history = History(main=(Use("factory", 0), Sleep(2)))
     check(history)
