@@ -64,12 +64,14 @@ def run_pytest(directory: Path, tests: str, *options: str, ini: str = "") -> Out
         check=False,
     )
     assert result.stderr == ""
-    found = ({*re.findall(rf"^{word} test_it\.py::(\S+)", result.stdout, re.MULTILINE)} for word in ("PASSED", "ERROR", "FAILED"))
+    passed, errors, failed = (
+        {*re.findall(rf"^{word} test_it\.py::(\S+)", result.stdout, re.MULTILINE)} for word in ("PASSED", "ERROR", "FAILED")
+    )
     output = result.stdout.partition(" short test summary info ")[0]
     reports = re.findall(
         r"^(?:test_it\.py::)?(\S.*) left (.+) open on an event loop that nobody has closed, of class (\w+)$", output, re.MULTILINE
     )
-    return Outcome(result.returncode, *found, sorted(" | ".join(each) for each in reports), output)
+    return Outcome(result.returncode, passed, errors, failed, sorted(" | ".join(each) for each in reports), output)
 
 
 def names(tests: str) -> set[str]:
@@ -299,7 +301,7 @@ MADE_BEFORE = """
 )
 @pytest.mark.parametrize("mode", ["fail", "list"])
 def test_tests_that_leave_nothing_open_pass(tests: str, passed: int, options: tuple[str, ...], mode: str, tmp_path: Path) -> None:
-    """Nothing is reported, and there is no empty list, where the loop is closed, belongs to a fixture or to no test, or is empty."""
+    """Where a loop is closed, empty, or not the test's own, nothing is reported, and no empty list is printed."""
     outcome = run_pytest(tmp_path, tests, f"--loop-local={mode}", *options)
     assert (outcome.status, len(outcome.passed), outcome.errors, outcome.failed) == (0, passed, set(), set())
     assert "left open" not in outcome.output
@@ -310,7 +312,7 @@ def test_tests_that_leave_nothing_open_pass(tests: str, passed: int, options: tu
     [("fail", names(LEFT), False), ("list", set[str](), True), (None, set[str](), False)],
 )
 def test_a_test_that_leaves_a_resource_open_is_reported(mode: str | None, errors: set[str], title: bool, tmp_path: Path) -> None:
-    """`fail` makes it an error that names the test, the resource and the fix, `list` lists it, and the default is to do nothing."""
+    """`fail` reports an error that names test, resource and fix, `list` prints a list, and the default does nothing."""
     outcome = run_pytest(tmp_path, LEFT, *([f"--loop-local={mode}"] if mode else []), *QUIET)
     assert (outcome.status, outcome.passed, outcome.errors) == (bool(errors), names(LEFT), errors)
     assert outcome.reported == (sorted(LEFT_REPORTS) if mode else [])
