@@ -3,14 +3,26 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 SOURCES := $(shell find src mypy_plugin pytest_plugin -not -path '*__pycache__*')
+PYTEST := -m pytest -n auto --dist loadfile
 
-.PHONY: help demo test check test-all docs format develop public-api clean
+# The core's tests mirror the modules of src. They and the plugins' are run under coverage, once; the others are not.
+CORE := $(wildcard tests/test_*.py)
+COVERING := $(CORE) tests/plugins
+NOT_COVERING := tests/real tests/proof tests/facts tests/project typing_tests
+# These find the same on each Python.
+ONCE := tests/project $(addprefix typing_tests/test_,checkers.py editor.py factories.py other_checkers.py)
+ON_EACH := tests typing_tests $(addprefix --ignore=,$(ONCE))
+
+.PHONY: help demo test quick coverage check test-all test-others docs format develop public-api clean
 help:
 	@echo "make demo        one aiohttp session per event loop, over several loops and threads, before your eyes"
 	@echo "make test        the whole test suite, typing tests included; a part of it with ARGS='tests/test_keys.py -k hash'"
-	@echo "make check       lint, format, strict types, packaging, documentation, and a minute of load"
+	@echo "make quick       the tests of the core alone, in two minutes on one core"
+	@echo "make coverage    what the core's and the plugins' tests cover of src and mypy_plugin, branches too"
+	@echo "make check       lint, format, strict types, layers, coverage, and a minute of load"
 	@echo "make docs        the documentation, into site/"
-	@echo "make test-all    the suite on each of Python 3.11, 3.12 and 3.13 that is found here"
+	@echo "make test-all    the suite on each of Python 3.11 to 3.15, but for what is the same on each"
+	@echo "make test-others the same, but for the Python of make test"
 	@echo "make format      what the linter and the formatter can mend"
 	@echo "make develop     installs the source tree itself, until make test installs the wheel again"
 	@echo "make public-api  freezes the public API as it is now"
@@ -34,19 +46,40 @@ $(VENV)/installed: $(VENV)/tools $(SOURCES) README.md LICENSE
 demo: $(VENV)/installed
 	$(BIN)/python examples/demo.py
 
+ifdef ARGS
 test: $(VENV)/installed
-	$(BIN)/python -m pytest -n auto --dist loadfile $(ARGS)
+	$(BIN)/python $(PYTEST) $(ARGS)
+else
+test: $(VENV)/installed
+	rm -f $(VENV)/coverage
+	$(MAKE) $(VENV)/coverage
+	$(BIN)/python $(PYTEST) $(NOT_COVERING)
+endif
 
-check: $(VENV)/installed
+quick: $(VENV)/installed
+	$(BIN)/python -m pytest $(CORE)
+
+# Measured in subprocesses too: see pyproject.toml.
+export COVERAGE_FILE = $(abspath $(VENV))/coverage.data
+$(VENV)/coverage: $(VENV)/installed $(CORE) $(wildcard tests/*.py tests/plugins/*.py tests/support/*.py)
+	rm -f $(COVERAGE_FILE)*
+	$(BIN)/coverage run $(PYTEST) $(COVERING)
+	$(BIN)/coverage combine --quiet
+	touch $@
+
+coverage: $(VENV)/coverage
+	$(BIN)/coverage report --skip-covered --show-missing --fail-under 0
+
+# What make test does not find: packaging, the documentation and the typing tests are tests.
+check: $(VENV)/installed $(VENV)/coverage
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/mypy --python-version 3.15 src mypy_plugin pytest_plugin
 	$(BIN)/pyright
-	$(BIN)/python -m pytest --quiet typing_tests/test_checkers.py
-	$(BIN)/validate-pyproject pyproject.toml
-	$(BIN)/check-wheel-contents $(VENV)/dist/*.whl
-	$(BIN)/twine check --strict $(VENV)/dist/*
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict --site-dir $(VENV)/site
+	$(BIN)/pyright --pythonversion 3.15 src mypy_plugin pytest_plugin
+	$(BIN)/lint-imports --no-logo
+	$(BIN)/coverage report --format total
 	$(BIN)/python -m benchmarks.comparison --check
 	$(BIN)/python tests/proof/soak.py --seconds 60
 
@@ -54,7 +87,10 @@ docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test-all:
-	sh .ci/each-python $(MAKE) test
+	sh .ci/each-python $(MAKE) test ARGS='$(ON_EACH)'
+
+test-others:
+	sh .ci/each-python --others $(MAKE) test ARGS='$(ON_EACH)'
 
 format: $(VENV)/tools
 	$(BIN)/ruff check --fix
