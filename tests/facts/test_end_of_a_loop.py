@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import gc
 import json
-import subprocess
 import sys
 import textwrap
 import unittest
@@ -23,6 +22,7 @@ import uvloop
 import collector
 from conftest import Run, run_on_uvloop
 from facts import STEPS_OF_THE_END, NewLoop, forever, open_loop, python, record_the_end, this_task
+from programs import run_python
 
 # What can be set on a loop.
 
@@ -112,8 +112,7 @@ def test_how_pytest_asyncio_ends_a_loop(tmp_path: Path) -> None:
             pathlib.Path({str(tmp_path / "order")!r}).write_text(json.dumps(order))
     """
     (tmp_path / "test_one.py").write_text(textwrap.dedent(test))
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    done = run_python("-m", "pytest", "-q", "-p", "no:cacheprovider", "--rootdir", tmp_path, tmp_path, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert json.loads((tmp_path / "order").read_text()) == STEPS_OF_THE_END
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -27,6 +25,8 @@ from mypy.nodes import (
 )
 from mypy.options import Options
 from mypy.reachability import MYPY_TRUE, infer_condition_value
+
+from programs import run_python
 
 Facts = dict[str, dict[str, Any]]
 
@@ -58,8 +58,7 @@ def test_pyright_reads_the_branch_that_mypy_is_spared(tmp_path: Path) -> None:
             """
         )
     )
-    command = [sys.executable, "-m", "pyright", "--outputjson", str(tmp_path / "one.py")]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=55, check=False)
+    done = run_python("-m", "pyright", "--outputjson", tmp_path / "one.py", cwd=tmp_path)
     messages = [each["message"] for each in json.loads(done.stdout)["generalDiagnostics"]]
     assert messages == ['Type of "(f(1), f(""))" is "tuple[int, str]"']
 
@@ -201,8 +200,7 @@ def what_mypy_does(tmp_path_factory: pytest.TempPathFactory) -> Facts:
         (directory / "config").write_text(config)
         if run == "warm":
             (directory / "user.py").write_text(USER + "\n")
-        command = [sys.executable, "-m", "mypy", "user.py", "--cache-dir", "cache"]
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=55, check=False)
+        done = run_python("-m", "mypy", "user.py", "--cache-dir", "cache", cwd=directory)
         assert (done.returncode, done.stderr) == (0, ""), done.stdout
         facts[run] = json.loads((directory / run).read_text())
     return facts

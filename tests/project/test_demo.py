@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from programs import run_python
+
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 WRAPPED = "_ClientSession = asyncio_loop_local.sticky_singleton_acm(aiohttp.ClientSession)\n"
 TREE = (
@@ -20,9 +22,7 @@ CLAIM = "918 fetches on 9 event loops through 9 sessions"
 
 
 def run_demo(script: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-W", "error", str(script)], capture_output=True, text=True, encoding="utf-8", timeout=50, check=False
-    )
+    return run_python("-W", "error", script)
 
 
 def changed(directory: Path, before: str, after: str) -> Path:

@@ -33,8 +33,6 @@ import doctest
 import json
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -51,6 +49,7 @@ import asyncio_loop_local
 import mypy_runs
 from page_process import Outcome, Step
 from page_servers import SERVERS
+from programs import run_python
 from servers import running
 
 ROOT = Path(__file__).parents[2]
@@ -186,24 +185,9 @@ def run(tasks: list[Task], places: dict[str, str], directory: Path) -> list[Outc
     steps = json.dumps([task.step for task in tasks])
     for text, place in places.items():
         steps = steps.replace(json.dumps(text)[1:-1], json.dumps(place)[1:-1])
-    command = [
-        sys.executable,
-        "-W",
-        "error",
-        "-W",
-        "ignore::DeprecationWarning",
-        str(Path(__file__).parents[1] / "support" / "page_process.py"),
-    ]
-    done = subprocess.run(
-        command,
-        cwd=directory,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "COLUMNS": "100"},
-        input=steps,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=55,
-        check=False,
-    )
+    program = Path(__file__).parents[1] / "support" / "page_process.py"
+    env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "COLUMNS": "100"}
+    done = run_python("-W", "error", "-W", "ignore::DeprecationWarning", program, cwd=directory, env=env, stdin=steps)
     assert (done.stderr, done.returncode) == ("", 0), "the page's process ends as quietly as it should"
     told = done.stdout
     for text, place in places.items():
@@ -317,9 +301,8 @@ def test_the_examples_in_docstrings_run() -> None:
 
 def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
     """Every link, heading, name and page is found; no page asks another server for a script, a style or a picture."""
-    command = [sys.executable, "-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", str(tmp_path)]
-    environment = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
-    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", timeout=55, check=False)
+    env = {**os.environ, "NO_MKDOCS_2_WARNING": "1"}
+    done = run_python("-m", "mkdocs", "build", "--strict", "--quiet", "--site-dir", tmp_path, cwd=ROOT, env=env)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     pages = {path.relative_to(tmp_path).with_suffix("").as_posix() for path in tmp_path.rglob("*.html")}
     assert set(NAMES) <= pages

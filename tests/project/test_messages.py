@@ -7,7 +7,6 @@ import asyncio
 import gc
 import logging
 import re
-import subprocess
 import sys
 import textwrap
 import warnings
@@ -39,6 +38,7 @@ from asyncio_loop_local import (
     storage,
 )
 from asyncio_loop_local._waiters import Waiters
+from programs import run_python
 
 # Most of the calls below are wrong on purpose, so the checkers do not see their types.
 any_enter: Callable[..., Awaitable[Any]] = enter
@@ -613,9 +613,8 @@ def test_warning_of_a_loop_that_is_open_at_the_interpreters_exit() -> None:
         loop = asyncio.new_event_loop()
         loop.run_until_complete(hold())
     """
-    command = [sys.executable, "-W", "always::ResourceWarning", "-c", textwrap.dedent(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=50, check=True)
-    assert done.stdout == "bye\n"
+    done = run_python("-W", "always::ResourceWarning", "-c", textwrap.dedent(script))
+    assert (done.returncode, done.stdout) == (0, "bye\n")
     lines = [line for line in normalized(done.stderr).splitlines() if "still open" in line]
     assert [line.partition("ResourceWarning: ")[2] for line in lines] == MESSAGES["a loop is open at the interpreter's exit"]
 

@@ -7,7 +7,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tarfile
 import tomllib
 import zipfile
@@ -17,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from programs import run_python
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = {
@@ -58,13 +59,7 @@ def test_the_suite_tests_the_wheel(package: str) -> None:
 
 def build(directory: Path, source: Path) -> dict[str, bytes]:
     """The files that the build system makes: an sdist, and a wheel of what is in it."""
-    done = subprocess.run(
-        [sys.executable, "-m", "build", "--no-isolation", "--outdir", str(directory), str(source)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = run_python("-m", "build", "--no-isolation", "--outdir", directory, source)
     assert done.returncode == 0, done.stdout + done.stderr
     return {path.name: path.read_bytes() for path in directory.iterdir()}
 
@@ -151,8 +146,9 @@ def test_the_sdist_holds_all_that_is_tracked(dist: Path) -> None:
 def test_others_find_no_fault_with_it(command: tuple[str, ...], dist: Path) -> None:
     """What the packaging world checks before an upload, check-wheel-contents, twine and validate-pyproject, is in order."""
     tool, *arguments = command
-    given = [str(path) for each in arguments for path in (dist.glob(each) if "*" in each else [each])]
-    done = subprocess.run([sys.executable, "-m", tool, *given], cwd=ROOT, capture_output=True, text=True, timeout=50, check=False)
+    done = run_python(
+        "-m", tool, *(path for each in arguments for path in (dist.glob(each) if "*" in each else [each])), cwd=ROOT
+    )
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -163,15 +159,8 @@ def test_a_checker_finds_the_types_of_what_is_installed(tmp_path: Path) -> None:
         "from asyncio_loop_local import singleton\n\n\n@singleton\ndef number(of: list[int]) -> int:\n    return of[0]\n\n\n"
         "async def main() -> None:\n    reveal_type(number([1]))\n    number(1)\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-m", "mypy", "user.py"],
-        cwd=tmp_path,
-        env={name: value for name, value in os.environ.items() if name not in {"MYPYPATH", "PYTHONPATH"}},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    env = {name: value for name, value in os.environ.items() if name not in {"MYPYPATH", "PYTHONPATH"}}
+    done = run_python("-m", "mypy", "user.py", cwd=tmp_path, env=env)
     said = [line for line in done.stdout.splitlines() if line.startswith("user.py")]
     assert [re.sub(r"builtins\.", "", line.partition(": ")[2]) for line in said] == [
         'note: Revealed type is "int"',

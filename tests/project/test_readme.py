@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from programs import run_python
 from servers import HttpServer
 
 README = Path(__file__).parents[2] / "README.md"
@@ -45,14 +44,7 @@ def test_the_blocks_are_found() -> None:
 def test_each_block_runs(block: Block) -> None:
     """Copied into a file and run, it prints what stands below it, and nothing else."""
     with HttpServer() as server:
-        result = subprocess.run(
-            [sys.executable, "-W", "error", "-X", "dev", "-c", block.code.replace(SITE, server.url)],
-            capture_output=True,
-            text=True,
-            encoding="utf-8",
-            timeout=50,
-            check=False,
-        )
+        result = run_python("-W", "error", "-X", "dev", "-c", block.code.replace(SITE, server.url))
     told = re.sub(r"^Executing <.*> took \S+ seconds\n", "", result.stderr, flags=re.MULTILINE)  # by a busy machine
     assert (told, result.returncode) == ("", 0)
     assert result.stdout == block.output

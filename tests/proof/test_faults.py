@@ -9,7 +9,6 @@ import functools
 import gc
 import logging
 import signal
-import subprocess
 import sys
 import textwrap
 import traceback
@@ -23,6 +22,7 @@ import uvloop
 
 import collector
 from asyncio_loop_local import aclose, atexit, enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
+from programs import run_python
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 Use = Callable[[], Awaitable[Any]]
@@ -908,14 +908,7 @@ def test_an_enter_that_cannot_begin_keeps_the_tasks_that_its_making_has_started(
 
 def program(script: str, *arguments: str) -> tuple[list[str], str, int]:
     """Runs a program in a process of its own; what it printed, its stderr, and its status."""
-    source = _PRELUDE + textwrap.dedent(script)
-    done = subprocess.run(
-        [sys.executable, "-c", source, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = run_python("-c", _PRELUDE + textwrap.dedent(script), *arguments)
     return done.stdout.splitlines(), done.stderr, done.returncode
 
 

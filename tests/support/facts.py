@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
-import sys
 import textwrap
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
 from typing import Any
 
 from conftest import Run
+from programs import run_python
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
 
@@ -37,7 +36,7 @@ def open_loop(new_loop: NewLoop) -> Generator[asyncio.AbstractEventLoop]:
 
 def python(code: str, *, ok: bool = True) -> str:
     """What a Python process of its own prints, stderr after stdout."""
-    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=50, check=False)
+    done = run_python("-c", textwrap.dedent(code))
     assert not ok or done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
