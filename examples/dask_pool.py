@@ -1,15 +1,14 @@
 """One pool per Dask worker: a cluster of worker processes fetches from a real server, each through one aiohttp session.
 
-Run it with ``python examples/dask_pool.py``; it needs ``distributed`` and ``aiohttp``. It exits with 1 if anything that it
-claims does not hold.
+Run it with ``python examples/dask_pool.py``; it needs ``distributed`` and ``aiohttp``. It exits with 1 if a claim fails.
 
-Dask runs an ``async def`` task on its worker's event loop, so all such tasks of one worker share what belongs to that loop;
-no task is handed the pool, and nothing is started on the workers beforehand. A worker process that is told to stop ends its
-loop as ``asyncio.run`` does, and what belongs to the loop is exited then: no plugin is needed for that.
+Dask runs an ``async def`` task on its worker's event loop, so all such tasks of one worker share the resources of that loop.
+The pool is not passed to the tasks, and no code starts it on the workers beforehand. When Dask stops a worker process, the
+worker ends its loop as ``asyncio.run`` does, and the resources of the loop are exited then: no Dask plugin is needed for that.
 
-By default, Dask kills a worker process that has not ended four seconds after it was told to. Exits that may take longer have
-their time in ``client.run(asyncio_loop_local.aclose)``, before the cluster is closed: it ends everything on every worker's loop,
-waits for that, and raises here what exits have raised there.
+By default, Dask kills a worker process that has not ended four seconds after the request to stop. For exits that may take
+longer, call ``client.run(asyncio_loop_local.aclose)`` before the cluster is closed: it exits the resources of every worker's
+loop, waits for that, and raises the errors of their exits here.
 """
 
 from __future__ import annotations
@@ -30,13 +29,13 @@ from distributed import Client, LocalCluster
 
 import asyncio_loop_local
 
-# These lines are all that it takes.
+# The program needs only these lines.
 
 
 @asyncio_loop_local.sticky_singleton_acm
 @asynccontextmanager
 async def pool(base: str) -> AsyncGenerator[aiohttp.ClientSession]:
-    """The connections of one worker to the server, which is told when they are opened, and before they are closed."""
+    """The connections of one worker to the server; requests report when they are opened, and before they are closed."""
     async with aiohttp.ClientSession(base, headers={"X-Worker": str(os.getpid())}) as session:
         await (await session.post("/opened")).read()
         yield session
@@ -48,7 +47,7 @@ async def fetch(base: str, number: int) -> str:
         return await response.text()
 
 
-# The server: in a thread and a loop of its own, counting what each worker does.
+# The server runs in its own thread and loop, and counts the requests and connections of each worker.
 
 WORKERS = 3
 FETCHES = 600
@@ -56,7 +55,7 @@ FETCHES = 600
 
 @dataclass
 class Seen:
-    """What the server has seen of one worker process."""
+    """The requests and connections of one worker process, counted by the server."""
 
     said: list[str] = field(default_factory=list[str])
     fetches: int = 0
@@ -79,7 +78,7 @@ class Server:
         return self._base.result(timeout=30)
 
     def stop(self) -> None:
-        """Waits until every worker has closed its connections, and stops."""
+        """Wait until every worker has closed its connections, and stop."""
         self._stop()
         self._thread.join()
 
@@ -136,11 +135,11 @@ class Server:
         seen.connections_closed += 1
 
 
-# What is shown, and checked.
+# The output, and the checks.
 
 
 def fetch_on_a_cluster(base: str) -> tuple[list[str], set[str]]:
-    """Fetches every page on some worker.
+    """Fetch every page on some worker.
 
     :returns: the pages, and the process ids of all workers.
     """

@@ -1,7 +1,7 @@
-"""One aiohttp session per event loop: fetches from a real server over many loops, and checks what it claims.
+"""One aiohttp session per event loop: fetch pages from a real server on many loops, and check every claim.
 
-Run it with ``make demo``. In a terminal it shows what happens while it happens, if ``rich`` is installed, and takes its time
-for that. It exits with 1 if anything that it claims does not hold.
+Run it with ``make demo``. In a terminal it shows a live table, if ``rich`` is installed, and runs more slowly for that. It exits
+with 1 if a claim fails.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from rich.table import Table
 
-# These lines are all that it takes.
+# The program needs only these lines.
 
 _ClientSession = asyncio_loop_local.sticky_singleton_acm(aiohttp.ClientSession)
 
@@ -39,7 +39,7 @@ async def fetch(url: str, visit: Visit) -> str:
             return await response.text()
 
 
-# A resource may need another one, which then outlives it: this one still says goodbye through the session when the loop ends.
+# A resource may use another one, which then stays open longer: this one makes a last request through the session at the end.
 
 
 @asyncio_loop_local.sticky_singleton_acm
@@ -52,7 +52,7 @@ async def _visitors_book(base: str, name: str) -> AsyncGenerator[list[str]]:
             pass
 
 
-# What fetches: the same program on every loop.
+# The program, which runs on every loop.
 
 RUNS_IN_MAIN_THREAD = 3
 THREADS = 3
@@ -63,7 +63,7 @@ FETCHES_OF_EACH_TASK = 5
 
 @dataclass(eq=False)
 class Visit:
-    """What one event loop did, as seen from that loop."""
+    """What one event loop did, recorded by its own tasks."""
 
     name: str
     tasks: int = 0
@@ -87,7 +87,7 @@ async def fetch_several(base: str, number: int, visit: Visit) -> None:
 
 
 async def linger(base: str, visit: Visit) -> None:
-    """Still runs when the program ends: asyncio.run cancels it, and it fetches once more while it cleans up."""
+    """Run until the program ends: asyncio.run cancels this task, and it fetches once more while it cleans up."""
     try:
         await asyncio.Event().wait()
     finally:
@@ -105,17 +105,17 @@ async def program(base: str, visit: Visit, lingering: set[asyncio.Task[None]]) -
 
 
 def run_loops(base: str, visits: list[Visit]) -> None:
-    """Runs the program for each, one after the other, each on a loop of its own."""
+    """Run the program once for each visit, one after the other, each on a new loop."""
     for visit in visits:
         asyncio.run(program(base, visit, set()))
 
 
-# The server: in a thread and a loop of its own, counting what each loop does.
+# The server runs in its own thread and loop, and counts the requests and connections of each client loop.
 
 
 @dataclass
 class Seen:
-    """What the server has seen of one event loop."""
+    """The requests and connections of one client loop, counted by the server."""
 
     requests: int = 0
     connections: int = 0
@@ -141,7 +141,7 @@ class Server:
         return self.base.result(timeout=30)
 
     def stop(self) -> None:
-        """Waits until every client has closed its connections, and stops."""
+        """Wait until every client has closed its connections, and stop."""
         if self._stop is not None:
             self._stop()
         self._thread.join()
@@ -191,7 +191,7 @@ class Server:
         seen.closed_before_farewell += not seen.said_farewell
 
 
-# What is checked.
+# The checks.
 
 
 def claims_that_fail(visits: list[Visit], server: Server, complaints: list[str]) -> list[str]:
@@ -220,7 +220,7 @@ def claims_that_fail(visits: list[Visit], server: Server, complaints: list[str])
 
 @contextmanager
 def complaints_of_asyncio() -> Generator[list[str]]:
-    """Collects what asyncio logs: exits that failed, tasks and sessions that nobody closed."""
+    """Collect the warnings that asyncio logs: failed exits, and tasks and sessions that were not closed."""
     complaints: list[str] = []
 
     class Collect(logging.Handler):
@@ -236,11 +236,11 @@ def complaints_of_asyncio() -> Generator[list[str]]:
         logger.removeHandler(handler)
 
 
-# What is shown: while it happens in a terminal, else when it has happened.
+# The output: a live table in a terminal, otherwise plain text at the end.
 
 
 def live_view(visits: list[Visit], server: Server) -> AbstractContextManager[Any] | None:
-    """A table of what the loops are doing now; None where there is no terminal that can show it, or no rich."""
+    """Return a live table of all loops; None without a suitable terminal, or without rich."""
     if not sys.stdout.isatty():
         return None
     try:
@@ -317,7 +317,7 @@ def main() -> int:
     server = Server()
     view = live_view(visits, server)
     if view is not None:
-        server.seconds_to_answer = 0.12  # that is, time to watch
+        server.seconds_to_answer = 0.12  # slow enough to watch
     with complaints_of_asyncio() as complaints:
         base = server.start()
         try:
