@@ -2,19 +2,6 @@
 
 The modules, in layers. Each imports only from the layers below its own; `make check` keeps that (import-linter).
 
-4     ``__init__``: the public names
-3     one public concept each: ``_storage``, ``_var``, ``_singleton`` (and ``_shared_coroutine``, what
-      it makes of coroutine functions), ``_enter``, ``_sticky``, ``atexit`` (and ``_atexit``, its older
-      private forms), ``_aclose``, ``_release``, ``_resources``
-2     ``_calls``: what a wrapped factory has made on one loop; ``_loop_state``: all that one loop holds,
-      and the doors by which it ends
-1     ``_resource``: one ACM, entered, held and exited by its own task; ``_scope``: anything that ends with
-      its loop; ``_exit_order``: the order in which all that ends;
-      ``_cycles``: who waits for whom; ``_interrupt``: Ctrl-C meanwhile;
-      ``_process``: the interpreter's exit, and a fork
-0     ``_keys``: what makes two calls the same call; ``_pickling``: objects that keep their identity;
-      ``_names`` and ``_secrets``: how calls are shown; ``_waiters``; ``_typing``
-====  ===================================================================================================
 =======
 =====================================  ===================================================================================
 ``_sticky``, ``_singleton``, ``_var``  public functions and classes that build on other public ones; ``_atexit``: the older
@@ -32,7 +19,7 @@ The modules, in layers. Each imports only from the layers below its own; `make c
 ``_interrupt``, ``_process``,          the interpreter's exit, and a fork; what makes two calls the same call
 ``_keys``
 ``_names``                             how calls are named in errors and logs
-``_secrets``, ``_pickling``,            values without their secrets; objects that keep their identity when pickled;
+``_secrets``, ``_pickling``,           values without their secrets; objects that keep their identity when pickled;
 ``_cpython``, ``_typing``              everything private to CPython; the structural types
 =====================================  ===================================================================================
 
