@@ -2,7 +2,6 @@
 
 The modules, in layers. Each imports only from the layers below its own; `make check` keeps that (import-linter).
 
-=======
 =====================================  ===================================================================================
 ``_sticky``, ``_singleton``, ``_var``  public functions and classes that build on other public ones; ``_atexit``: the older
                                        private forms of ``atexit``
