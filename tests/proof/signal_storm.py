@@ -1,6 +1,6 @@
 """A storm of signals, by hand: real processes are interrupted at random moments, and must leave nothing open.
 
-``python tests/signal_storm.py [--signals 500] [--seed 1] [--way run|uvloop|handler|default|close]``
+``python tests/proof/signal_storm.py [--signals 500] [--seed 1] [--way run|uvloop|handler|default|close]``
 
 Each process starts, enters ten resources, holds them, ends, and exits them; the signal comes at a random moment of that. Each
 resource writes a line as it opens and as it closes. The ways, by turns:

@@ -1,9 +1,9 @@
 """A soak, by hand: eight threads run one loop after the other, a thousand tasks each, on resources that fail at random.
 
-``python tests/soak.py --seconds 600 [--loop asyncio|uvloop] [--debug] [--eager] [--threads 8] [--tasks 1000] [--seed 1]``
+``python tests/proof/soak.py --seconds 600 [--loop asyncio|uvloop] [--debug] [--eager] [--threads 8] [--tasks 1000] [--seed 1]``
 
-It ends with status 1 if one resource was entered and not exited, or exited twice or in another task; if one error was not
-told, or told to nobody who should know; if a loop or a resource is left; or if the memory that is used has grown.
+It ends with status 1 if one resource was entered and not exited, or exited twice or in another task; if one error was
+reported to nobody; if a loop or a resource is left; or if the memory that is used has grown.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -29,11 +30,7 @@ MEGABYTE = 1 << 20
 
 
 class Planned(Exception):
-    """A failure that the soak has asked for; each is told once, or it is missed."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
+    """A failure that the soak has asked for; each has to be reported."""
 
 
 class Book:
@@ -68,7 +65,7 @@ class Book:
         """The loop has ended: everything must have been told, and exited."""
         for number, error in self.raised.items():
             if number not in self.told:
-                self.violations.append(f"an error was told to nobody: {error.what}")
+                self.violations.append(f"an error was reported to nobody: {error}")
         if self.counts["entered"] != self.counts["exited"]:
             self.violations.append(f"{self.counts['entered']} were entered, {self.counts['exited']} exited")
         if self.counts["registered"] != self.counts["called"]:
@@ -252,19 +249,13 @@ class Reentered(Connection):
     """An object that is entered again after it has failed, died, or ended, each time as if it were new."""
 
     async def __aenter__(self) -> Connection:
-        return await enter_afresh(self)
+        inner = Connection()
+        await inner.__aenter__()
+        self.inner = inner
+        return inner
 
     async def __aexit__(self, *exc: Any) -> None:
         await self.inner.__aexit__(*exc)
-
-    inner: Connection
-
-
-async def enter_afresh(reentered: Reentered) -> Connection:
-    inner = Connection()
-    await inner.__aenter__()
-    reentered.inner = inner
-    return inner
 
 
 def _run_loops(
@@ -283,10 +274,8 @@ def _run_loops(
                 with asyncio.Runner(loop_factory=lambda loop=loop: loop, debug=debug) as runner:  # type: ignore[misc]  # a default
                     runner.run(_main(page, tasks))
             else:
-                try:
+                with closing(loop):
                     loop.run_until_complete(_main(page, tasks))
-                finally:
-                    loop.close()
         except BaseException as error:
             page.violations.append(f"the loop's run raised {error!r}")
         del loop
@@ -365,10 +354,7 @@ def main() -> int:
         return loop
 
     total = Totals()
-    warm = _phase(options, new_loop, options.seconds / 3, total)
-    middle = _phase(options, new_loop, options.seconds / 3, total)
-    end = _phase(options, new_loop, options.seconds / 3, total)
-    used = ((warm, "after a third"), (middle, "after two"), (end, "at the end"))
+    warm, middle, end = (_phase(options, new_loop, options.seconds / 3, total) for _ in range(3))
     left = [ref for ref in total.loops if ref() is not None]
     if left:
         total.violations.append(f"{len(left)} loops are left")
@@ -381,8 +367,8 @@ def main() -> int:
     print(f"{options.threads} threads, {options.tasks:,} tasks a loop, {options.seconds:g} seconds, seed {options.seed}")
     for what, count in sorted(total.counts.items()):
         print(f"  {what:<28}{count:>12,}")
-    parts = ", ".join(f"{size / MEGABYTE:.1f} MB {when}" for size, when in used)
-    print(f"  memory in use: {parts}")
+    used = " MB, ".join(f"{size / MEGABYTE:.1f}" for size in (warm, middle, end))
+    print(f"  memory in use after each third: {used} MB")
     for violation, count in Counter(total.violations).most_common(20):
         print(f"VIOLATION ({count}): {violation}")
     return 1 if total.violations else 0
