@@ -237,7 +237,7 @@ PEERS: dict[str, Callable[[Work], Use]] = {
 
 Probe = Callable[[Callable[[Work], Use]], str]
 PROBES: dict[str, Probe] = {}
-ONCE = "made once, of two who ask at once"
+ONCE = "made once, if two ask at once"
 ONE_TASK = "exited in the task that entered it"
 
 
@@ -262,7 +262,7 @@ def is_per_loop(build: Callable[[Work], Use]) -> str:
     return _yes(first is again and other is other_again and first is not other)
 
 
-@probe("lets a loop go")
+@probe("frees a closed loop")
 def lets_go(build: Callable[[Work], Use]) -> str:
     """A loop is freed, once it is closed, to which what was made on it refers, as clients do."""
 
@@ -557,8 +557,14 @@ def behaviours(*, with_types: bool = False) -> dict[str, dict[str, str]]:
 
 
 MATTERS: dict[str, list[str]] = {
-    "A plain value, warm": ["per loop", "by arguments", "by an argument's value", "lets a loop go"],
-    "What a coroutine function returns, warm": ["per loop", "by arguments", "by an argument's value", "lets a loop go", ONCE],
+    "A plain value, warm": ["per loop", "by arguments", "by an argument's value", "frees a closed loop"],
+    "What a coroutine function returns, warm": [
+        "per loop",
+        "by arguments",
+        "by an argument's value",
+        "frees a closed loop",
+        ONCE,
+    ],
     # the containers in this are made for one loop, by hand
     "A loop that opens one resource and closes it, by `asyncio.run`": ["by arguments", ONCE, "closed", "newest first", ONE_TASK],
 }

@@ -1,4 +1,4 @@
-"""All that was measured, and the page that tells of it."""
+"""All measurements, and the documentation page made from them."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def beside_peers(report: Report, size: Size, run: Runs, *, with_older: bool) -> 
             row.name = f"{peers.OLDER}, {its_version}"
             rows.append(row)
         else:
-            report.notes.append(f"The older package raises an error at this: {task[0].lower()}{task[1:]}.")
+            report.notes.append(f"The older package raises an error in this task: {task[0].lower()}{task[1:]}.")
 
 
 def growing(report: Report, reach: Reach, run: Runs) -> None:
@@ -118,7 +118,7 @@ def text(report: Report) -> str:
     return "\n\n".join([*parts, *report.notes])
 
 
-GROWTH_HEADINGS = ["cost of one", "numbers", "at the least", "in the middle", "at the greatest", "slope of the whole"]
+GROWTH_HEADINGS = ["cost of one", "numbers", "smallest number", "middle", "greatest number", "slope of the total"]
 
 
 def growth_cells(growths: list[Growth]) -> list[list[str]]:
@@ -143,10 +143,10 @@ def memory_text(memory: Memory) -> str:
     def change(before: int, after: int) -> str:
         return f"{before / 1024:,.1f} KiB before, {after / 1024:,.1f} KiB after"
 
-    rss = f"of the machine's memory {change(memory.rss_before, memory.rss_after)}; " if memory.rss_before else ""
+    rss = f"resident memory {change(memory.rss_before, memory.rss_after)}; " if memory.rss_before else ""
     return (
-        f"{memory.loops:,} loops in a row, each with {memory.resources} resources, after a fifth as many to warm up: "
-        f"{rss}of what tracemalloc sees {change(memory.traced_before, memory.traced_after)}."
+        f"{memory.loops:,} loops in a row, each with {memory.resources} resources, after a fifth as many for warming up: "
+        f"{rss}memory traced by tracemalloc {change(memory.traced_before, memory.traced_after)}."
     )
 
 
@@ -181,13 +181,13 @@ def ahead(rows: list[PeerRow]) -> str:
     sentences = [
         f"{what}: {'; '.join(names)}."
         for what, names in (
-            ("Ahead of ours, and leaving nothing out", same),
-            ("Ahead of ours, and leaving out what the last column says", less),
-            ("Ahead of ours, with what it does not looked into", older),
+            ("Faster than ours, and does all of the task", same),
+            ("Faster than ours, but leaves out the parts in the last column", less),
+            ("Faster than ours, behaviour not examined", older),
         )
         if names
     ]
-    return " ".join(sentences) or "None is ahead of ours."
+    return " ".join(sentences) or "None is faster than ours."
 
 
 def plot_files(report: Report) -> dict[str, str]:
@@ -202,8 +202,8 @@ HEAD = """\
 
 # Benchmarks
 
-What the library costs: beside the least that pure Python can do, beside its peers, and as numbers grow. No figure here was
-typed: the page, its tables and its plots were written by
+The cost of the library, compared with the least that pure Python can take and with other libraries, and how the cost grows
+with numbers. A script has written this page, its tables and its plots:
 
 <!-- not run: it takes minutes -->
 ```console
@@ -214,66 +214,71 @@ $ python -m benchmarks --write-docs
 on {python}, with {versions}.
 `python -m benchmarks floors` prints the first table alone, in half a minute.
 
-Times are the processor's, in the thread that does it; of several threads, and on Windows, the clock's. A ratio is of
-two things timed in turns in the same run, for many rounds: the best round of the one to the best of the other (nothing but
-noise is ever added to what code costs). The median of the rounds' own ratios stands beside it; where the two are far apart,
-the machine was busy. Times are of one machine, and say little of another; ratios say more.
+Times are CPU times of the measuring thread; for several threads, and on Windows, they are wall-clock times. For a ratio,
+two programs are timed alternately in the same run, for many rounds. The ratio is the best round of the one divided by the
+best round of the other, because noise can only add time. The median of the ratios of all rounds is shown too; if the two
+differ much, the machine was busy. Times differ from machine to machine; ratios differ less.
 """
 
 FLOORS_TEXT = """\
-## Beside the least that pure Python can do
+## Compared with the least that pure Python can take
 
-The floors, which are in `benchmarks/warm.py` and `benchmarks/cold.py`:
+Each path has a *floor*: the simplest pure Python code that does the same. The floors are in `benchmarks/warm.py` and
+`benchmarks/cold.py`:
 
-- of `storage()`, a function that returns `get_running_loop()`;
-- of a `singleton` factory, a `*args, **kwargs` function that calls `get_running_loop()` and a `functools.lru_cache`d factory;
-  with a dict of three headers, that without arguments, and `hash(tuple(sorted(headers.items())))`;
-- of `async with make(): pass`, the same function, and `async with` of a trivial context manager;
-- of `enter_once`, a coroutine function that calls `get_running_loop()`; of an awaited coroutine function, one that then awaits
-  a done future;
-- of entering and exiting one of many, a task that enters a trivial context manager, resolves one future and waits for another;
-- of a whole loop, `asyncio.run` of a bare `async with`.
+| path | floor |
+| --- | --- |
+| `storage()` | a function that returns `get_running_loop()` |
+| a `singleton` factory | a `*args, **kwargs` function that calls `get_running_loop()` and a factory with `functools.lru_cache` |
+| the same, with a dict of three headers | that without arguments, and `hash(tuple(sorted(headers.items())))` |
+| `async with make(): pass` | the same function, and `async with` of a trivial context manager |
+| `enter_once` | a coroutine function that calls `get_running_loop()` |
+| an awaited coroutine function | a coroutine function that does this, and then awaits a done future |
+| entering and exiting one of many | a task that enters a trivial context manager, resolves one future and waits for another |
+| a whole loop | `asyncio.run` of a bare `async with` |
 
-What is above its limit has been looked into. CPython 3.13 keeps up to 29 attributes of an object where it finds them soonest;
-asyncio's own loop has 26, and the library sets five. From then on each look at that loop takes a little longer, asyncio's own
-looks too: `create_task`, `enter_once` and `asyncio.run` show it, and on 3.12 they do not. `enter_once` asks besides whose code
-it is that runs. On 3.11 `get_running_loop()` makes a system call, and a warm block calls it twice; nor can a task take its
-first step within its maker's there, which entering costs.
+The paths above their limits have been examined. CPython 3.13 finds the first 29 attributes of an object faster than any
+further one; asyncio's own loop has 26, and the library sets five. So every attribute access on that loop, also by asyncio
+itself, takes a little longer. This slows `create_task`, `enter_once` and `asyncio.run`, but not on 3.12. In addition,
+`enter_once` must find out whose code is running. On 3.11 `get_running_loop()` makes a system call, and a warm block calls
+it twice; and a task cannot take its first step within its creator's step there, which makes entering slower.
 """
 
 PEERS_TEXT = """\
-## Beside its peers
+## Compared with other libraries
 
-The same tasks, each as the peer's documentation would write it, all in turns in the same run. "To ours" is the peer's time to
-that of our first line: below 1, the peer is faster. What it leaves out of the task's work is what small programs have found
-(see below), not what its documentation says.
+Each library does the same tasks, written as its documentation shows them, and all are timed alternately in the same run.
+"To ours" is the time of the library divided by the time of our first line: below 1, the other library is faster. The last
+column names the parts of the task that the library does not do. Small programs have found that out (see below); it is not
+taken from documentation.
 
-The older package of this name has an environment of its own, and is timed by the same program as ours, in turns. What it does
-was not looked into.
+The older package of this name has its own environment. The same program times it and ours alternately. Its behaviour was not
+examined.
 """
 
 BEHAVIOURS_TEXT = """\
-### What they do
+### Behaviour
 
-Each cell is what a small program did; the last two are what mypy said of another (`benchmarks/peer_behaviours.py`).
+Each cell is the result of a small program; the last two columns are mypy's result for another one
+(`benchmarks/peer_behaviours.py`).
 
-- "per loop": of two loops that take turns, each finds its own value.
-- "lets a loop go": a closed loop is freed, also where the value refers to it, as clients do.
+- "per loop": if two loops take turns, each finds its own value.
+- "frees a closed loop": a closed loop is freed, even if the value refers to it, as clients do.
 - "by an argument's value": two equal dicts are the same argument.
-- "by hand": it is closed if the program calls for it.
-- "exited in the task that entered it", as `asyncio.timeout`, task groups and cancel scopes insist: also where a task that is
-  gone was the first to ask.
-- "value typed", "argument typed": a mistake about the value, or a wrong argument, is found.
+- "by hand": the resource is closed only if the program calls a method for that.
+- "exited in the task that entered it": as `asyncio.timeout`, task groups and cancel scopes require; also if the task that
+  asked first has ended.
+- "value typed", "argument typed": mypy finds a wrong use of the value, or a wrong argument.
 
-Containers are made once in these programs, as our factory is. A program could make one for each loop, and would have to carry
-it to wherever it is needed. More of coroutine functions is in [coroutines.md](coroutines.md).
+Containers are made once in these programs, like our factory. A program could make a container for each loop, but would have
+to pass it to all functions that use it. [Shared coroutines](coroutines.md) says more about coroutine functions.
 """
 
 GROWTH_TEXT = """\
-## How it grows
+## How the cost grows
 
-The slope is that of the whole cost over the number, both as logarithms, fitted to the upper half of the numbers: 1 is a
-straight line. What plain asyncio does in the same run stands beside it: the caches of the processor, and the garbage collector,
-are in its way too. Threads were timed {gil}. With it, one call at a time runs in the whole process, so that a level line
-is as good as it gets; without it, the time of one call, all threads together, falls until the processor has no more cores.
+The slope is that of the total cost over the number, both as logarithms, fitted to the upper half of the numbers: 1 means
+that the cost is proportional. Plain asyncio is measured in the same run, because processor caches and the garbage collector
+slow it down too. Threads were timed {gil}. With the GIL, the whole process runs one call at a time, so a flat line is the
+best possible result. Without it, the time per call, over all threads, falls until all cores are busy.
 """

@@ -1,7 +1,7 @@
-"""What the site does with pages and docstrings.
+"""How the site renders drawings and docstrings.
 
-As a hook of mkdocs, it puts drawings into the pages as they are, so that they have the page's colours. As an extension of
-griffe, it reads the docstrings as their authors mean them.
+As a hook of mkdocs, it inlines the drawings into the pages, so that they have the page's colours. As an extension of griffe,
+it converts the docstrings to what mkdocstrings understands.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FIELD = re.compile(r":(?:param|raises|returns)\b")
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Replace each image that is a drawing of ours by the drawing itself."""
+    """Replace each image in docs/assets by the SVG itself."""
 
     def inlined(image: re.Match[str]) -> str:
         drawing = (_DOCS / image["file"]).read_text(encoding="utf-8")
@@ -35,19 +35,19 @@ def on_page_content(html: str, **_: Any) -> str:
 
 
 class Docstrings(griffe.Extension):
-    """Examples are shown as code, public names are links, and what stands below the fields is no part of the last one."""
+    """Show examples as code, link public names, and move text below the fields above them."""
 
     def on_function_instance(self, *, func: griffe.Function, **_: Any) -> None:
-        """Leave out the overloads that are there for one checker alone: they name private types."""
+        """Leave out the overloads for a single checker: they name private types."""
         if func.overloads:
             func.overloads = [each for each in func.overloads if re.search(r"\b_[A-Z]", str(each.returns)) is None]
 
     def on_instance(self, *, obj: griffe.Object, **_: Any) -> None:
-        """Mend the docstring of a function, class or attribute."""
+        """Convert the docstring of a function, class or attribute."""
         if obj.docstring is None:
             return
         text = _EXAMPLE.sub(lambda example: f"```pycon\n{example[0]}\n```", obj.docstring.value)
         text = _NAME.sub(r"[`\1`][asyncio_loop_local.\1]", text)
         paragraphs = text.split("\n\n")
-        # Stable: what begins with a field goes to the end, in the order in which it stands.
+        # The sort is stable: paragraphs that begin with a field move to the end, in their order.
         obj.docstring.value = "\n\n".join(sorted(paragraphs, key=lambda each: _FIELD.match(each) is not None))
