@@ -41,7 +41,7 @@ def test_attributes_can_be_set_on_a_loop(new_loop: NewLoop) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="how attributes are kept differs, and cannot be asked for")
 def test_how_many_attributes_of_a_loop_are_found_fastest() -> None:
-    """A loop with up to 29 attributes stores them inline; 26 are asyncio's own, 27 from Python 3.14 on: see docs/benchmarks.md."""
+    """A loop stores up to 29 attributes inline; 26 are asyncio's own, 27 from Python 3.14 on: see docs/benchmarks.md."""
     pytest.importorskip("_testinternalcapi", reason="CPython was built without it")
     printed = python(
         """
