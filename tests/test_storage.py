@@ -1,4 +1,4 @@
-"""The running loop's own dict, and the dict that can be locked."""
+"""`storage`, the dict of each event loop, and `LockingDict`, a dict that is also a lock."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 import weakref
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from conftest import Run
 
 
 def test_a_loop_has_one_dict(run: Run) -> None:
-    """Every call, in every task and callback of a loop, gives the same object."""
+    """Every call, in every task and callback of a loop, gives the same dict; it does all that a dict does."""
 
     async def main() -> None:
         own = storage()
@@ -32,18 +33,25 @@ def test_a_loop_has_one_dict(run: Run) -> None:
         asyncio.get_running_loop().call_soon(lambda: called.set_result(storage()))
         assert await called is own
         assert storage() == {"a": 1}
-        assert storage() is asyncio_loop_local._storage.storage()
+        own |= {"b": 2}
+        own.setdefault("c", []).append(3)
+        assert own == {"a": 1, "b": 2, "c": [3]}
+        assert list(own) == ["a", "b", "c"]
+        assert own.pop("a") == 1
+        assert own.get("a", "default") == "default"
+        with pytest.raises(KeyError):
+            own["a"]
 
     run(main())
 
 
 def test_it_is_found_at_its_older_place() -> None:
-    """asyncio_loop_local._storage.storage is the same function."""
+    """`asyncio_loop_local._storage.storage`, which older code imports, is the same function."""
     assert asyncio_loop_local._storage.storage is storage
 
 
 def test_every_loop_has_its_own(run: Run) -> None:
-    """What one loop keeps is not in the dict of another, one after the other or side by side."""
+    """The values of one loop are not in the dict of another, one after the other or in parallel."""
 
     async def fill() -> LoopLocalStorage:
         assert storage() == {}
@@ -87,35 +95,31 @@ def test_several_runs_of_one_loop_share_it() -> None:
 
 
 def test_without_a_running_loop_it_is_refused() -> None:
-    """Where no loop runs there is no dict: RuntimeError."""
-    with pytest.raises(RuntimeError) as caught:
+    """Where no loop runs, `storage` raises `RuntimeError`."""
+    with pytest.raises(RuntimeError, match=r"^no running event loop$"):
         storage()
-    assert str(caught.value) == "no running event loop"
 
 
-def test_what_is_in_it_is_let_go_when_the_loop_ends(run: Run) -> None:
-    """What a loop's dict holds, the loop itself too, is freed by reference counting when the loop has been closed."""
+def test_its_values_are_freed_when_the_loop_ends(run: Run) -> None:
+    """The dict and its values, the loop itself too, are freed by reference counting when the loop has been closed."""
 
     class Thing:
         pass
 
-    kept: list[weakref.ref[Any]] = []
-
-    async def main() -> None:
+    async def main() -> list[weakref.ref[Any]]:
         thing = Thing()
         storage().update(loop=asyncio.get_running_loop(), thing=thing)
-        kept.append(weakref.ref(thing))
+        return [weakref.ref(thing), weakref.ref(storage())]
 
     gc.disable()
     try:
-        run(main())
-        assert kept[0]() is None
+        assert [ref() for ref in run(main())] == [None, None]
     finally:
         gc.enable()
 
 
 def test_aclose_empties_it(run: Run) -> None:
-    """After aclose() the dict is empty, and still the same."""
+    """After `aclose` the dict is empty, and still the same object."""
 
     async def main() -> None:
         own = storage()
@@ -127,51 +131,15 @@ def test_aclose_empties_it(run: Run) -> None:
     run(main())
 
 
-def test_it_can_be_referred_to_weakly(run: Run) -> None:
-    """A weak reference to a loop's dict tells whether the loop is still there."""
-
-    async def main() -> weakref.ref[LoopLocalStorage]:
-        return weakref.ref(storage())
-
-    assert run(main())() is None
-
-
-def test_it_counts_what_a_dict_counts(run: Run) -> None:
-    """It is a dict in all that it does."""
-
-    async def main() -> None:
-        own = storage()
-        own |= {"a": 1}
-        own.setdefault("b", []).append(2)
-        assert own == {"a": 1, "b": [2]}
-        assert list(own) == ["a", "b"]
-        assert own.pop("a") == 1
-        assert "a" not in own
-        assert own.get("a", "default") == "default"
-        with pytest.raises(KeyError):
-            own["a"]
-
-    run(main())
-
-
 # LockingDict
 
 
-def test_a_locking_dict_is_a_dict_and_a_lock() -> None:
-    """It can be used wherever a dict, or an asyncio.Lock, is asked for."""
-    careful = LockingDict[str, int]()
-    assert isinstance(careful, dict)
-    assert isinstance(careful, asyncio.Lock)
-    assert issubclass(LockingDict, (dict, asyncio.Lock))
-    assert not careful.locked()
-
-
-def test_it_is_made_as_a_dict_is() -> None:
-    """From nothing, a mapping, pairs, keywords, or several of these."""
+def test_a_locking_dict_is_made_like_a_dict() -> None:
+    """It is a dict and an `asyncio.Lock`; it is made from nothing, a mapping, pairs, keywords, or several of these."""
+    assert issubclass(LockingDict, dict)
+    assert issubclass(LockingDict, asyncio.Lock)
     assert LockingDict() == {}
-    assert LockingDict({"a": 1}) == {"a": 1}
-    assert LockingDict([("a", 1)]) == {"a": 1}
-    assert LockingDict(a=1) == {"a": 1}
+    assert LockingDict({"a": 1}) == LockingDict([("a", 1)]) == LockingDict(a=1) == {"a": 1}
     assert LockingDict({"a": 1}, b=2) == {"a": 1, "b": 2}
     assert LockingDict([("a", 1)], a=2) == {"a": 2}
     typed = LockingDict[str, int](a=1)
@@ -185,35 +153,36 @@ def test_it_is_made_as_a_dict_is() -> None:
         LockingDict(3)  # type: ignore[call-overload]  # wrong on purpose  # pyright: ignore[reportArgumentType, reportCallIssue]
 
 
-def test_locking_it_gives_it_itself(run: Run) -> None:
-    """async with storage()["careful"] as d: gives the dict itself, locked, and unlocks it after the block."""
+class Careful(LockingDict[str, int]):
+    def __init__(self, name: str = "n") -> None:
+        super().__init__(count=0)
+        self.name = name
+
+
+@pytest.mark.parametrize(
+    "make", [LockingDict[str, int], lambda: LockingDict(count=0), Careful], ids=["empty", "full", "subclass"]
+)
+def test_a_block_locks_the_dict_and_gets_it(run: Run, make: Callable[[], LockingDict[str, int]]) -> None:
+    """`async with storage()["careful"] as d:` locks the dict, empty or not, for the block, and gives the dict itself."""
 
     async def main() -> None:
-        storage()["careful"] = LockingDict[str, int](count=0)
+        storage()["careful"] = made = make()
+        assert repr(made) == f"<{type(made).__name__} {dict(made)} [unlocked]>"
         async with storage()["careful"] as careful:
-            assert careful is storage()["careful"]
-            assert careful.locked()
-            careful["count"] += 1
-        assert not careful.locked()
-        assert careful == {"count": 1}
-
-    run(main())
-
-
-def test_an_empty_one_can_be_locked(run: Run) -> None:
-    """That an empty dict is false makes no difference."""
-
-    async def main() -> None:
-        careful = LockingDict[str, int]()
-        async with careful as locked:
-            assert locked is careful
-            assert careful.locked()
+            assert careful is made
+            assert made.locked()
+            made["count"] = made.get("count", 0) + 1  # the lock is only for those who ask for it
+            assert list(made.items()) == [("count", 1)]
+            assert repr(made) == f"<{type(made).__name__} {{'count': 1}} [locked]>"
+        assert not made.locked()
+        assert made == {"count": 1}
+        assert not isinstance(made, Careful) or made.name == "n"
 
     run(main())
 
 
 def test_two_tasks_exclude_each_other(run: Run) -> None:
-    """While one task is in the block, others wait, and come in the order in which they asked."""
+    """While one task is in its block, others wait; they enter in the order in which they came."""
     log: list[str] = []
 
     async def use(name: str, careful: LockingDict[str, int]) -> None:
@@ -232,19 +201,6 @@ def test_two_tasks_exclude_each_other(run: Run) -> None:
 
     run(main())
     assert log == ["a in", "a out", "b in", "b out", "c in", "c out"]
-
-
-def test_reading_and_writing_need_no_lock(run: Run) -> None:
-    """The lock is for those who ask for it: a dict that is locked can be read and written."""
-
-    async def main() -> None:
-        careful = LockingDict[str, int](a=1)
-        async with careful:
-            careful["a"] += 1
-            assert careful == {"a": 2}
-            assert list(careful.items()) == [("a", 2)]
-
-    run(main())
 
 
 def test_a_cancelled_waiter_leaves_the_lock_to_the_others(run: Run) -> None:
@@ -277,7 +233,7 @@ def test_a_cancelled_waiter_leaves_the_lock_to_the_others(run: Run) -> None:
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
 def test_an_error_in_the_block_unlocks(run: Run, error: type[BaseException]) -> None:
-    """The block's error comes through, what was written stays, and the lock is free."""
+    """The block's error is raised, its changes stay, and the lock is free."""
 
     async def main() -> None:
         careful = LockingDict[str, int]()
@@ -308,7 +264,7 @@ def test_it_locks_by_hand_as_an_asyncio_lock_does(run: Run) -> None:
 
 
 def test_a_second_loop_that_has_to_wait_for_it_is_refused() -> None:
-    """It belongs to the first loop on which two tasks met at it: waiting for it on another is a RuntimeError."""
+    """It belongs to the first loop on which a task had to wait for it; to wait on another loop is a `RuntimeError`."""
     careful = LockingDict[str, int]()
 
     async def wait() -> None:
@@ -318,43 +274,10 @@ def test_a_second_loop_that_has_to_wait_for_it_is_refused() -> None:
         await waiting
         careful.release()
 
+    async def wait_on_another() -> None:
+        async with careful:
+            await careful.acquire()
+
     asyncio.run(wait())
     with pytest.raises(RuntimeError, match="bound to a different event loop"):
-        asyncio.run(wait_on_another(careful))
-
-
-async def wait_on_another(careful: LockingDict[str, int]) -> None:
-    async with careful:
-        await careful.acquire()
-
-
-def test_its_repr_says_what_it_holds_and_whether_it_is_locked(run: Run) -> None:
-    """Content and lock are both seen."""
-
-    class Careful(LockingDict[str, int]):
-        pass
-
-    async def main() -> None:
-        careful = LockingDict[str, int](a=1)
-        assert repr(careful) == "<LockingDict {'a': 1} [unlocked]>"
-        async with careful:
-            assert repr(careful) == "<LockingDict {'a': 1} [locked]>"
-        assert repr(Careful()) == "<Careful {} [unlocked]>"
-
-    run(main())
-
-
-def test_a_subclass_gives_itself(run: Run) -> None:
-    """The block of a subclass gives the subclass, with what its own __init__ has set."""
-
-    class Careful(LockingDict[str, int]):
-        def __init__(self, name: str) -> None:
-            super().__init__(size=1)
-            self.name = name
-
-    async def main() -> None:
-        async with Careful("n") as careful:
-            assert careful.name == "n"
-            assert careful == {"size": 1}
-
-    run(main())
+        asyncio.run(wait_on_another())

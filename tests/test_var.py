@@ -235,8 +235,11 @@ def test_each_loop_has_its_own_value(run: Run) -> None:
         both.wait(30)
         got[value] = var.get()
 
+    def in_thread(value: int) -> None:
+        run(main(value))
+
     for _ in range(2):
-        threads = [threading.Thread(target=lambda value=value: run(main(value))) for value in (1, 2)]
+        threads = [threading.Thread(target=in_thread, args=(value,)) for value in (1, 2)]
         for thread in threads:
             thread.start()
         for thread in threads:
