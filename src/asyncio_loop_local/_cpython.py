@@ -7,13 +7,18 @@ a new version of Python says at once which one has changed.
 from __future__ import annotations
 
 import asyncio
+import builtins
 import functools
 import inspect
 import sys
 from asyncio import tasks
 from contextlib import contextmanager
 from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from types import FunctionType, MethodType
+from typing import TYPE_CHECKING, Any, ForwardRef
+
+if sys.version_info >= (3, 14):
+    import annotationlib
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -37,6 +42,78 @@ def lru_cache(function: Callable[..., Any]) -> functools._lru_cache_wrapper[Any]
 
 _make_lru_cache: Any = functools._lru_cache_wrapper
 _cache_info: Any = vars(functools)["_CacheInfo"]
+
+
+def signature(factory: Callable[..., Any]) -> inspect.Signature:
+    """Return the signature of a callable, and leave its annotations unevaluated.
+
+    From Python 3.14 on `inspect.signature` evaluates them, which raises for names that are imported ``if TYPE_CHECKING``. As
+    strings it tries so too, which loads what is imported lazily. So it gets functions without annotations.
+
+    :raises TypeError, ValueError: as `inspect.signature`.
+    """
+    if sys.version_info >= (3, 14):
+        return inspect.signature(_without_annotations(factory), annotation_format=annotationlib.Format.STRING)
+    return inspect.signature(factory)
+
+
+def _without_annotations(factory: Any) -> Any:
+    """Return something with the same parameters and, where they come from a function in Python, without annotations."""
+    if isinstance(factory, FunctionType):
+        function: Any = inspect.unwrap(factory, stop=lambda each: hasattr(each, "__signature__"))
+        if not isinstance(function, FunctionType) or hasattr(function, "__signature__"):
+            return function
+        bare = FunctionType(function.__code__, {}, function.__name__, function.__defaults__, function.__closure__)
+        bare.__kwdefaults__ = function.__kwdefaults__
+        return bare
+    if isinstance(factory, MethodType):
+        return MethodType(_without_annotations(factory.__func__), factory.__self__)
+    if type(factory) is functools.partial:
+        return functools.partial(_without_annotations(factory.func), *factory.args, **factory.keywords)
+    if isinstance(factory, type):
+        constructor = None if type(factory).__call__ is not type.__call__ else _constructor_of(factory)
+        return factory if constructor is None else MethodType(_without_annotations(constructor), factory)
+    call = getattr(type(factory), "__call__", None)  # noqa: B004  # the function is needed, not whether there is one
+    is_plain = isinstance(call, FunctionType) and not hasattr(factory, "__signature__")
+    return MethodType(_without_annotations(call), factory) if is_plain else factory
+
+
+def _constructor_of(kind: type) -> FunctionType | None:
+    """Return the function in Python that takes the arguments of a class, where that is plain to see."""
+    if any("__signature__" in vars(base) for base in kind.__mro__):
+        return None
+    for base in kind.__mro__:
+        if (found := vars(base).get("__new__") or vars(base).get("__init__")) is not None:
+            function = getattr(found, "__func__", found)
+            return function if isinstance(function, FunctionType) else None
+    return None
+
+
+def annotate_like(wrapper: Any, factory: Any) -> None:
+    """Give a function the annotations of a callable that is not a function, so that `typing.get_type_hints` finds the same.
+
+    It evaluates the strings among a function's annotations where `inspect.unwrap` leads to; a class has no globals there, so
+    its strings take the name of its module along.
+    """
+    if sys.version_info >= (3, 14):
+        wrapper.__annotate__ = lambda format_: _annotations(factory, lambda each: annotationlib.get_annotations(each, format=format_))
+    else:
+        wrapper.__annotations__ = _annotations(factory, inspect.get_annotations)
+
+
+def _annotations(factory: Any, annotations_of: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    if not isinstance(factory, type):
+        function = getattr(factory, "__func__", None)
+        return annotations_of(function) if isinstance(function, FunctionType) else {}
+    found: dict[str, Any] = {}
+    for base in reversed(factory.__mro__):
+        module = getattr(base, "__module__", None)
+        for name, annotation in annotations_of(base).items():
+            found[name] = ForwardRef(annotation, module=module, is_class=True) if isinstance(annotation, str) else annotation
+    return found
+
+
+frozendict: type[Any] | None = getattr(builtins, "frozendict", None)  # from Python 3.15 on
 
 
 def hide_task(task: asyncio.Task[Any]) -> None:

@@ -12,7 +12,8 @@ from struct import calcsize
 from types import FunctionType, MemberDescriptorType, NoneType
 from typing import Any, Generic, NamedTuple, cast
 
-from ._names import call_name, name_of
+from ._cpython import frozendict, signature
+from ._names import call_name, name_of, qualified_name
 
 _PY_TPFLAGS_HEAPTYPE = 1 << 9
 _POINTER = calcsize("P")
@@ -121,6 +122,11 @@ def _freeze_pairs_in_any_order(container: Any, ancestors: set[int]) -> Hashable:
     return frozenset([(_freeze_item(key, ancestors), _freeze_item(value, ancestors)) for key, value in _dict_items(container)])
 
 
+def _freeze_frozendict(container: Any, ancestors: set[int]) -> Hashable:
+    items = cast("Any", frozendict).items(container)
+    return frozenset([(_freeze_item(key, ancestors), _freeze_item(value, ancestors)) for key, value in items])
+
+
 def _freeze_bytearray(container: Any, _around: set[int]) -> Hashable:
     return bytes(bytearray.copy(container))
 
@@ -135,6 +141,8 @@ _FREEZERS: dict[type[Any], Freezer] = {
     deque: _freeze_in_order(cast("Any", deque).__iter__),
     bytearray: _freeze_bytearray,
 }
+if frozendict is not None:
+    _FREEZERS[frozendict] = _freeze_frozendict
 
 
 def state_is_in_attributes(kind: type) -> bool:
@@ -188,7 +196,7 @@ class _Signature(NamedTuple):
     def of(cls, factory: Callable[..., object]) -> _Signature:
         """Read the factory's signature. A built-in callable without one is assumed to take any arguments."""
         try:
-            parameters = list(inspect.signature(factory).parameters.values())
+            parameters = list(signature(factory).parameters.values())
         except (TypeError, ValueError):
             return cls((), (), frozenset(), frozenset(), {}, "", "")
         positional = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
@@ -359,8 +367,7 @@ def _with_types(values: Iterable[object]) -> tuple[Hashable, ...]:
 
 
 def _type_name(value: object) -> str:
-    kind = type(value)
-    return f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
+    return qualified_name(type(value)).removeprefix("builtins.")
 
 
 class _UnfreezableDefault:

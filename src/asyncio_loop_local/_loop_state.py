@@ -21,6 +21,7 @@ from ._cpython import (
 from ._exit_order import ExitOrder
 from ._interrupt import CallOnInterrupt
 from ._loop_bound import running_loop_bound
+from ._names import qualified_name
 from ._wait_graph import running_node
 
 if TYPE_CHECKING:
@@ -115,7 +116,7 @@ class LoopState:
                 raise
             kind = type(loop)
             raise TypeError(
-                f"an event loop of class {kind.__module__}.{kind.__qualname__} can hold nothing of its own, since nothing can be "
+                f"an event loop of class {qualified_name(kind)} can hold nothing of its own, since nothing can be "
                 f"set on its instances: use a loop class, or a subclass of this one, whose instances take attributes"
             ) from error
 

@@ -27,6 +27,11 @@ def describe_factory(factory: object) -> str:
     return safe_repr(factory)
 
 
+def qualified_name(kind: type) -> str:
+    """Return the name of a class with that of its module, which a class made without ``__module__`` does not have."""
+    return f"{getattr(kind, '__module__', None) or 'builtins'}.{kind.__qualname__}"
+
+
 def name_of_acm(acm: object) -> str:
     """Return the name of an asynchronous context manager: that of its generator function, else that of its class."""
     made_by = getattr(acm, "func", None) if isinstance(acm, AsyncContextDecorator) else None

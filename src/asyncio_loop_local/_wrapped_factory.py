@@ -7,6 +7,7 @@ import warnings
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ._cpython import annotate_like
 from ._keys import CallKeys, OwnKeys
 from ._loop_bound import ENDED
 from ._loop_cache import CacheEntry, LoopCache, NotCached
@@ -159,8 +160,9 @@ def _look_like(wrapper: Callable[..., Any], factory: Callable[..., Any]) -> None
         functools.update_wrapper(wrapper, factory)
         return
     functools.update_wrapper(wrapper, factory, assigned=("__module__", "__name__", "__qualname__", "__doc__"), updated=())
+    annotate_like(wrapper, factory)
     if not hasattr(factory, "__name__"):
         wrapper.__name__ = wrapper.__qualname__ = name_of(factory)
         while isinstance(factory, functools.partial):
             factory = factory.func
-        wrapper.__module__, wrapper.__doc__ = factory.__module__, factory.__doc__
+        wrapper.__module__, wrapper.__doc__ = getattr(factory, "__module__", __name__), factory.__doc__
