@@ -13,6 +13,7 @@ import inspect
 import sys
 from asyncio import tasks
 from contextlib import contextmanager
+from functools import partial
 from importlib import import_module
 from types import FunctionType, MethodType
 from typing import TYPE_CHECKING, Any, ForwardRef
@@ -96,7 +97,11 @@ def annotate_like(wrapper: Any, factory: Any) -> None:
     its strings take the name of its module along.
     """
     if sys.version_info >= (3, 14):
-        wrapper.__annotate__ = lambda format_: _annotations(factory, lambda each: annotationlib.get_annotations(each, format=format_))
+
+        def annotate(format_: annotationlib.Format) -> dict[str, Any]:
+            return _annotations(factory, partial(annotationlib.get_annotations, format=format_))
+
+        wrapper.__annotate__ = annotate
     else:
         wrapper.__annotations__ = _annotations(factory, inspect.get_annotations)
 
@@ -124,6 +129,36 @@ def hide_task(task: asyncio.Task[Any]) -> None:
     """
     tasks._unregister_task(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # private, as the docstring says
+
+
+def all_tasks(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
+    """Return the tasks of a loop that are not done, wherever they were made.
+
+    From Python 3.14 on `asyncio.all_tasks`, asked inside the running loop, sees only tasks that were made in this thread; asked
+    where no loop runs, it sees all.
+    """
+    if sys.version_info >= (3, 14) and asyncio._get_running_loop() is loop:
+        asyncio._set_running_loop(None)
+        try:
+            return asyncio.all_tasks(loop)
+        finally:
+            asyncio._set_running_loop(loop)
+    return asyncio.all_tasks(loop)
+
+
+def hide_creation_frames(task: asyncio.Task[Any], file: str) -> None:
+    """Take the frames of a file out of the traceback that debug mode shows as the place at which a task was created.
+
+    asyncio does the same with its own frame.
+    """
+    frames: Any = getattr(task, "_source_traceback", None)
+    if frames:
+        frames[:] = [each for each in frames if each.filename != file]
+
+
+def threads_have_shut_down() -> bool:
+    """Tell whether the interpreter's exit has shut all thread pools, so that none takes a new call."""
+    return bool(getattr(sys.modules.get("concurrent.futures.thread"), "_shutdown", False))
 
 
 def has_unseen_error(task: asyncio.Task[Any]) -> bool:

@@ -228,18 +228,18 @@ _NO_NAMES: frozenset[Any] = frozenset()
 class CallKeys:
     """Makes the keys of one factory's calls. Reads its signature once, when it is first needed."""
 
-    __slots__ = ("_factory", "_known_signature")
+    __slots__ = ("_factory", "_known_signatures")
 
     def __init__(self, factory: Callable[..., object]) -> None:
         self._factory = factory
-        self._known_signature: _Signature | None = None
+        self._known_signatures: list[_Signature] = []
 
     @property
     def _signature(self) -> _Signature:
-        known = self._known_signature
-        if known is None:  # two threads may do this at the same time, with the same result
-            known = self._known_signature = _Signature.of(self._factory)
-        return known
+        known = self._known_signatures
+        if not known:  # two threads may do this at the same time: the first result is everybody's, with its unique defaults
+            known.append(_Signature.of(self._factory))
+        return known[0]
 
     def describe(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
         """Return the call as text, with the secrets in its arguments masked."""

@@ -164,7 +164,7 @@ class LoopBound(Exitable):
 
     def adopt(self, task: asyncio.Task[Any]) -> None:
         """Make a task that its code has started live and end with it."""
-        if task.done():
+        if task.done() or task in self.tasks:
             return
         hide_task(task)
         self.tasks[task] = None

@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from . import _process
 from ._cpython import (
+    all_tasks,
     has_unseen_error,
+    hide_creation_frames,
     hide_task,
     is_eager_task_factory,
     no_running_loop,
     task_class_of,
+    threads_have_shut_down,
 )
 from ._exit_order import ExitOrder
 from ._interrupt import CallOnInterrupt
@@ -36,6 +39,13 @@ _ATTRIBUTE = "_asyncio_loop_local"
 _SECONDS_TO_ANSWER = 5.0
 _WAITS_FOR_CLOSE = 100  # of 10 ms
 _PATCHED = ("close", "shutdown_asyncgens", "create_task", "get_task_factory")
+
+
+_CLOSED_BY_OLD_METHOD = (
+    "{} was closed by a close method that was looked up before the loop was first used here, as in addCleanup(loop.close), so "
+    "what it held was never exited: {}. Look the method up when it is called, as in addCleanup(lambda: loop.close()), or use "
+    "asyncio.run()"
+)
 
 
 class LoopLocalStorage(dict[Any, Any]):
@@ -72,6 +82,7 @@ class LoopState:
         "_create_task",
         "_forked_exits",
         "_get_task_factory",
+        "_is_dropped",
         "_is_ending",
         "_replaced",
         "_shutdown_asyncgens",
@@ -90,6 +101,7 @@ class LoopState:
         self.caches: dict[object, LoopCache] = {}  # of each wrapped factory
         self.entered: dict[int, Resource[Any]] = {}  # by the id of its ACM, which it keeps alive
         self.entered_values: dict[int, Any] = {}  # of those among them that are open
+        self._is_dropped = False  # the loop closes itself, since nobody refers to it any more
         self._is_ending = False  # the runner waits in shutdown_asyncgens
         self._cancelling_tasks: asyncio.Task[None] | None = None  # waits for the user's tasks to end, before the loop is closed
         self._replaced: dict[str, Any] = {}  # methods that others had set on the loop
@@ -124,12 +136,14 @@ class LoopState:
         loop = self.loop
         for name in _PATCHED:
             if getattr(getattr(loop, name), "__self__", None) is self:  # else somebody has wrapped it, and goes on calling it
-                if name in self._replaced:
-                    setattr(loop, name, self._replaced[name])
-                else:
-                    delattr(loop, name)
+                with suppress(AttributeError):  # at the interpreter's exit, another thread may do the same
+                    if name in self._replaced:
+                        setattr(loop, name, self._replaced[name])
+                    else:
+                        delattr(loop, name)
         if getattr(loop, _ATTRIBUTE, None) is self:
-            delattr(loop, _ATTRIBUTE)
+            with suppress(AttributeError):
+                delattr(loop, _ATTRIBUTE)
 
     def _detach(self) -> None:
         self._unpatch()
@@ -138,10 +152,10 @@ class LoopState:
 
     # The patched methods: each is set on the loop in place of its own, which it calls in turn.
 
-    def create_task(self, coro: Coroutine[Any, Any, Any], *, name: str | None = None, **kwargs: Any) -> asyncio.Task[Any]:
+    def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
         """Start a task. If a resource's code starts it, it lives and ends with that resource."""
-        create = self._create_task  # most calls come without a name, and take the quickest way
-        task = create(coro, name=name, **kwargs) if name is not None or kwargs else create(coro)
+        task = self._create_task(coro, **kwargs)  # just what the caller gave: a task factory may take nothing else
+        hide_creation_frames(task, __file__)
         if running_node() is not None and (bound := running_loop_bound(self.exits)) is not None:
             bound.adopt(task)
         return task
@@ -153,13 +167,14 @@ class LoopState:
         """
         factory: Any = self._get_task_factory()
         if sys.version_info >= (3, 12):
-            bound = running_loop_bound(self.exits)
-            if bound is not None and is_eager_task_factory(factory):
-                task_class = task_class_of(factory)
+            if running_loop_bound(self.exits) is not None and is_eager_task_factory(factory):
+                task_class, exits = task_class_of(factory), self.exits
 
                 def make(*args: Any, **kwargs: Any) -> Any:
                     task = task_class(*args, **kwargs)
-                    bound.adopt(task)
+                    bound = running_loop_bound(exits)  # at this call: the factory may since have been set on the loop
+                    if bound is not None:
+                        bound.adopt(task)
                     return task
 
                 return asyncio.create_eager_task_factory(make)
@@ -183,6 +198,7 @@ class LoopState:
         """End everything, if that has not been done: a loop that is driven by hand is only closed."""
         loop = self.loop
         if gc.is_finalized(loop):
+            self._is_dropped = True
             with suppress(OSError, ValueError):  # the collector may have finalized the loop's own sockets before it
                 self._close()
             return
@@ -201,6 +217,8 @@ class LoopState:
 
     async def end(self, on_failure: OnFailure, *, at_once: bool = False) -> None:
         """End everything, newest first, and forget all that was made; the loop can be used afterwards."""
+        if threads_have_shut_down():  # an exit may need one all the same
+            self.loop.set_default_executor(_process.LateExecutor())
         fatal = await self.exits.end_all(on_failure, at_once=at_once)
         self._forget_all()
         if fatal is not None:
@@ -251,7 +269,7 @@ class LoopState:
         self.exits.interrupt()
 
     async def _end_after_tasks(self) -> None:
-        while tasks := asyncio.all_tasks(self.loop):  # and those that they start meanwhile
+        while tasks := all_tasks(self.loop):  # and those that they start meanwhile
             waiting = self._cancelling_tasks = self._hidden_task(_cancel_and_wait(tasks))
             await asyncio.wait([waiting])
             self._cancelling_tasks = None
@@ -266,23 +284,21 @@ class LoopState:
 
     def interpreter_exits(self) -> None:
         """End what the loop still holds, and warn of it; from here on the loop is as it was before."""
-        loop, held = self.loop, self._held()
+        loop, held, was_closed = self.loop, self._held(), self.loop.is_closed()
         try:
-            if loop.is_closed():
+            if was_closed:
                 return
             if loop.is_running():
                 self._end_in_daemon_thread()
             elif held:
-                loop.set_default_executor(_process.LateExecutor())
                 self._run_to_end()
         finally:
             self._detach()
             if held:
-                warnings.warn(
-                    f"{loop!r} was still open when the interpreter exited: close it, or use asyncio.run(). It held {held}",
-                    ResourceWarning,
-                    stacklevel=2,
-                    source=loop,
+                self._warn(
+                    _CLOSED_BY_OLD_METHOD.format(repr(loop), held)
+                    if was_closed
+                    else f"{loop!r} was still open when the interpreter exited: close it, or use asyncio.run(). It held {held}"
                 )
 
     def _end_in_daemon_thread(self) -> None:
@@ -292,7 +308,6 @@ class LoopState:
 
         def start() -> None:
             answered.set()
-            loop.set_default_executor(_process.LateExecutor())
             ending = self._hidden_task(self._end_after_tasks())
             ending.add_done_callback(lambda _: done.set())
 
@@ -328,13 +343,16 @@ class LoopState:
         if getattr(self, "exits", None) and (held := self._held()):
             for notify in _process.when_dropped:
                 notify(self.loop, held)
-            warnings.warn(
-                f"an event loop of class {type(self.loop).__qualname__} was dropped without being closed, so what it held was "
-                f"never exited: {held}. Close it, or use asyncio.run()",
-                ResourceWarning,
-                stacklevel=2,
-                source=self.loop,
+            loop = f"an event loop of class {type(self.loop).__qualname__}"
+            self._warn(
+                _CLOSED_BY_OLD_METHOD.format(loop, held)
+                if self.loop.is_closed() and not self._is_dropped
+                else f"{loop} was dropped without being closed, so what it held was never exited: {held}. "
+                f"Close it, or use asyncio.run()"
             )
+
+    def _warn(self, message: str) -> None:
+        warnings.warn(message, ResourceWarning, stacklevel=3, source=self.loop)
 
 
 def loop_state() -> LoopState:

@@ -6,6 +6,7 @@ from asyncio import CancelledError, Task, current_task, get_running_loop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
+from types import GeneratorType
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from ._names import name_of
@@ -36,7 +37,7 @@ class _Run(WaitNode):
         self._owner = None if node is None else node.owner
         self.task: Task[Any] | None = None
         self.is_over = False
-        self.waiters: Waiters[Task[Any] | Failure] = Waiters()
+        self.waiters: Waiters[Task[Any] | Failure | None] = Waiters()
 
     @property
     def name(self) -> str:
@@ -53,6 +54,11 @@ class _Run(WaitNode):
     @property
     def is_pending(self) -> bool:
         return not self.is_over
+
+    def notify_if_over(self) -> None:
+        """Wake the task that has just begun to wait, if the run is over: other code may have run meanwhile."""
+        if self.is_over:
+            self.waiters.notify(None)
 
     def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         """Starts it in a copy of the caller's context: a task of the caller's, as any that it starts."""
@@ -173,7 +179,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             run = run or self._start()
             nodes = register_wait(run)
             try:
-                ended = await run.waiters.wait(self._loop)
+                ended = await run.waiters.wait(self._loop, run.notify_if_over)
             except CancelledError:
                 if self._run is run and run.task is not None and not run.waiters:
                     if run.task.done():
@@ -185,6 +191,8 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             finally:
                 for node in nodes:
                     node.awaiting.remove(run)
+            if ended is None:
+                continue  # it was over before this could wait
             if isinstance(ended, Failure):
                 try:
                     raise ended.take()
@@ -235,6 +243,15 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         elif is_wanted:
             self._result: T_co = task.result()
             self._done_on = self._loop
+
+
+def is_coroutine(value: object) -> bool:
+    """Tell whether asyncio takes a value for a coroutine, be it made by Cython, mypyc or uvloop, and it is nothing besides.
+
+    A shared coroutine may be shared as it is, and an asynchronous context manager is rather entered than awaited.
+    """
+    is_other = isinstance(value, (SharedCoroutine, GeneratorType)) or hasattr(type(value), "__aenter__")
+    return isinstance(value, Coroutine) and not is_other
 
 
 def _does_nothing_but_make(coroutine: Coroutine[Any, Any, Any], function: Any) -> bool:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from functools import partial
-from inspect import iscoroutine, iscoroutinefunction
+from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
 
 from ._cpython import mark_coroutine_function
-from ._shared_coroutine import SharedCoroutine
+from ._shared_coroutine import SharedCoroutine, is_coroutine
 from ._wrapped_factory import wrapped
 
 if TYPE_CHECKING:
@@ -41,22 +41,30 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
     Of a coroutine function, the result is one coroutine that may be awaited any number of times, by any number of tasks, and
     given to whatever takes a coroutine. The function runs once, when that is first awaited, in a task of its own with a
     copy of the first awaiter's context. An awaiter that is cancelled is cancelled alone; the last one cancels the run, and the
-    next starts it anew. A failure is raised to all who wait, and not remembered. Never awaited, it does not warn.
+    next starts it anew. A failure is raised to all who wait, and not remembered. Never awaited, it does not warn. Where no
+    loop runs, a call gives a plain coroutine, which is of no loop yet: awaited, it gives what a call on that loop gives.
 
     :raises TypeError: if ``factory`` or ``key`` cannot be called. By the function: if an argument can be no part of a key.
-    :raises RuntimeError: by the function: if no event loop is running. By awaiting: if the run would wait for itself.
+    :raises RuntimeError: by the function: if no event loop is running, unless it is a coroutine function. By awaiting: if the
+        run would wait for itself.
     """
 
     def decorate(factory: Callable[..., Any]) -> Any:
         def make(entry: CacheEntry) -> Any:
             value = factory(*entry.args, **entry.kwargs)
-            if not iscoroutine(value):
+            if not is_coroutine(value):
                 return value
             function = partial(factory, *entry.args, **entry.kwargs)
             return SharedCoroutine(value, function, partial(wrapper, *entry.args, **entry.kwargs), entry.invalidate)
 
-        wrapper = wrapped(factory, make, key, where="singleton")
-        if iscoroutinefunction(factory):
+        async def call_later(*args: Any, **kwargs: Any) -> Any:
+            return await wrapper(*args, **kwargs)
+
+        if not iscoroutinefunction(factory):
+            wrapper = wrapped(factory, make, key, where="singleton")
+        else:
+            wrapper = wrapped(factory, make, key, where="singleton", call_without_loop=call_later)
+            call_later.__name__, call_later.__qualname__ = wrapper.__name__, wrapper.__qualname__
             mark_coroutine_function(wrapper)
         return wrapper
 

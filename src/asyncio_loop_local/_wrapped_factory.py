@@ -7,7 +7,7 @@ import warnings
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ._cpython import annotate_like
+from ._cpython import annotate_like, running_loop_or_none
 from ._keys import CallKeys, OwnKeys
 from ._loop_bound import ENDED
 from ._loop_cache import CacheEntry, LoopCache, NotCached
@@ -34,11 +34,18 @@ class Make(Protocol):
 class WrappedFactory(PicklesByIdentity):
     """What is known of a wrapped factory on every loop; on each loop it has a `LoopCache` of its own."""
 
-    __slots__ = ("_make", "_name", "keys")
+    __slots__ = ("_call_without_loop", "_make", "_name", "keys")
 
-    def __init__(self, factory: Callable[..., Any], make: Make, key: Callable[..., Hashable] | None) -> None:
+    def __init__(
+        self,
+        factory: Callable[..., Any],
+        make: Make,
+        key: Callable[..., Hashable] | None,
+        call_without_loop: Callable[..., Any] | None,
+    ) -> None:
         self._name = name_of(factory)
         self._make = make
+        self._call_without_loop = call_without_loop
         self.keys = CallKeys(factory) if key is None else OwnKeys(factory, key)
 
     def find_or_make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -46,6 +53,8 @@ class WrappedFactory(PicklesByIdentity):
 
         :raises TypeError: if an argument cannot be part of a key.
         """
+        if self._call_without_loop is not None and running_loop_or_none() is None:
+            return self._call_without_loop(*args, **kwargs)
         state = loop_state()
         cache = state.caches.get(self)
         if cache is None:
@@ -108,8 +117,10 @@ class WrappedFactory(PicklesByIdentity):
         )
 
 
-def wrapped(factory: Any, make: Make, key: object, *, where: str) -> Any:
+def wrapped(factory: Any, make: Make, key: object, *, where: str, call_without_loop: Callable[..., Any] | None = None) -> Any:
     """Return a function with the name, documentation and signature of the factory, which makes one value per call and loop.
+
+    ``call_without_loop`` is called in its place where no loop runs, which is an error without it.
 
     :raises TypeError: if the factory, or the key, cannot be called.
     """
@@ -123,7 +134,7 @@ def wrapped(factory: Any, make: Make, key: object, *, where: str) -> Any:
             f"argument 'key' of {where}() must be callable, not {_type_name(key)}: "
             f"pass a function of the call's arguments, which returns what makes two calls the same"
         )
-    token = WrappedFactory(factory, make, key)
+    token = WrappedFactory(factory, make, key, call_without_loop)
     find_or_make = token.find_or_make
 
     if key is None:
@@ -131,7 +142,7 @@ def wrapped(factory: Any, make: Make, key: object, *, where: str) -> Any:
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             try:
                 return running_loop()._asyncio_loop_local.caches[token].find(*args, **kwargs)
-            except (AttributeError, KeyError, TypeError, NotCached):
+            except (AttributeError, KeyError, TypeError, RuntimeError, NotCached):
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
             return find_or_make(args, kwargs)
 
