@@ -12,6 +12,7 @@ import functools
 import inspect
 import sys
 from asyncio import tasks
+from concurrent.futures import thread
 from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
@@ -158,7 +159,7 @@ def hide_creation_frames(task: asyncio.Task[Any], file: str) -> None:
 
 def threads_have_shut_down() -> bool:
     """Tell whether the interpreter's exit has shut all thread pools, so that none takes a new call."""
-    return bool(getattr(sys.modules.get("concurrent.futures.thread"), "_shutdown", False))
+    return bool(getattr(thread, "_shutdown", False))
 
 
 def has_unseen_error(task: asyncio.Task[Any]) -> bool:

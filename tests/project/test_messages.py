@@ -533,6 +533,7 @@ OTHERS = [
     "no loop runs",
     "a task fails while the loop is closed",
     "a loop is dropped",
+    "a loop is closed by a method looked up before",
     "many keys",
     "a loop is open at the interpreter's exit",
 ]
@@ -562,19 +563,25 @@ def test_report_of_a_task_that_fails_when_the_loop_is_closed() -> None:
     assert said == MESSAGES["a task fails while the loop is closed"]
 
 
-def test_warning_of_a_loop_that_was_dropped() -> None:
-    """A loop that is dropped unclosed gives a warning that names what it held."""
+@pytest.mark.parametrize("case", ["a loop is dropped", "a loop is closed by a method looked up before"])
+def test_warning_of_a_loop_that_could_not_be_ended(case: str) -> None:
+    """A loop that is dropped unclosed, or is closed past the library, gives a warning that names what it held."""
 
     async def hold() -> None:
         async with connect("h"):
             atexit.register(print, "bye")
 
-    asyncio.new_event_loop().run_until_complete(hold())
+    loop = asyncio.new_event_loop()
+    close = loop.close
+    loop.run_until_complete(hold())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
+        if case != "a loop is dropped":
+            close()
+        del loop, close
         gc.collect()
     said = [normalized(str(each.message)) for each in caught if "unclosed" not in str(each.message)]
-    assert said == MESSAGES["a loop is dropped"]
+    assert said == MESSAGES[case]
 
 
 def test_warning_of_many_keys() -> None:
