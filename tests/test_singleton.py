@@ -51,55 +51,9 @@ def test_the_factory_runs_once_per_loop_and_key(run: Run) -> None:
     assert calls == ["a", "b"]
 
 
-def test_a_second_loop_makes_its_own(run: Run) -> None:
-    """What one loop has made is not known to the next."""
-    make = singleton(Made)
-
-    async def main() -> Made:
-        assert make() is make()
-        return make()
-
-    assert run(main()) is not run(main())
-
-
-def test_none_and_other_false_values_are_remembered(run: Run) -> None:
-    """A factory that returns None, or an empty container, runs once too."""
-    values: list[object] = [None, 0, [], {}]
-    for value in values:
-        calls: list[object] = []
-
-        def factory(value: object = value, calls: list[object] = calls) -> object:
-            calls.append(value)
-            return value
-
-        make = singleton(factory)
-
-        async def main(make: Callable[[], object] = make, value: object = value) -> None:
-            assert make() is value
-            assert make() is value
-
-        run(main())
-        assert len(calls) == 1
-
-
-def test_two_tasks_get_the_same(run: Run) -> None:
-    """All tasks of a loop share what it has made."""
-    make = singleton(Made)
-
-    async def get() -> Made:
-        await asyncio.sleep(0)
-        return make()
-
-    async def main() -> None:
-        one, two = await asyncio.gather(get(), get())
-        assert one is two
-
-    run(main())
-
-
-def test_threads_with_loops_of_their_own_share_nothing(run: Run) -> None:
-    """Each thread's loop has its own, made in that thread, also where all ask at once."""
-    barrier = threading.Barrier(4)
+def test_each_loop_makes_its_own(run: Run) -> None:
+    """The values of one loop are not known to the next, nor to loops in other threads that ask at the same moment."""
+    together = threading.Barrier(4, timeout=20)
     made_in: dict[int, int] = {}
     got: list[tuple[int, list[Made]]] = []
 
@@ -110,23 +64,77 @@ def test_threads_with_loops_of_their_own_share_nothing(run: Run) -> None:
         return made
 
     async def main() -> None:
-        barrier.wait(10)
+        together.wait()
         got.append((threading.get_ident(), [make() for _ in range(100)]))
-        barrier.wait(10)
+        together.wait()
 
-    threads = [threading.Thread(target=lambda: run(main())) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: [run(main()) for _ in range(2)]) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
-    assert len({id(all_of_one[0]) for _, all_of_one in got}) == 4
-    for thread_id, all_of_one in got:
-        assert all(made is all_of_one[0] for made in all_of_one)
-        assert made_in[id(all_of_one[0])] == thread_id
+    assert len({id(values[0]) for _, values in got}) == len(got) == 8
+    for thread_id, values in got:
+        assert {id(made) for made in values} == {id(values[0])}
+        assert made_in[id(values[0])] == thread_id
+
+
+@pytest.mark.parametrize("value", [None, 0, [], {}, ValueError("returned")], ids=repr)
+def test_any_value_is_remembered(run: Run, value: object) -> None:
+    """A factory that returns None, an empty container or an exception object runs once too."""
+    calls: list[object] = []
+
+    @singleton
+    def make() -> object:
+        calls.append(value)
+        return value
+
+    async def main() -> None:
+        assert make() is value
+        assert make() is value
+
+    run(main())
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("error", [ConnectionError, KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
+def test_an_error_is_not_remembered(error: type[BaseException]) -> None:
+    """Whatever ends the factory, the next call runs it again."""
+    outcomes: list[BaseException | None] = [error("now"), None]
+
+    @singleton
+    def make() -> str:
+        if (outcome := outcomes.pop(0)) is not None:
+            raise outcome
+        return "made"
+
+    async def main() -> None:
+        with pytest.raises(error, match="now"):
+            make()
+        assert [make(), make()] == ["made", "made"]
+
+    asyncio.run(main())
+    assert outcomes == []
+
+
+def test_all_tasks_and_callbacks_of_a_loop_share_the_value(run: Run) -> None:
+    """Tasks and plain callbacks of a loop get the same value."""
+    make = singleton(Made)
+
+    async def get() -> Made:
+        await asyncio.sleep(0)
+        return make()
+
+    async def main() -> None:
+        got: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
+        asyncio.get_running_loop().call_soon(lambda: got.set_result(make()))
+        assert len({id(made) for made in await asyncio.gather(get(), get(), got)}) == 1
+
+    run(main())
 
 
 def test_without_a_running_loop_it_is_refused() -> None:
-    """Where no loop runs, the call raises RuntimeError, and the factory is not called."""
+    """Where no loop runs, the call raises `RuntimeError`, and the factory is not called."""
     calls: list[int] = []
     make = singleton(lambda: calls.append(1))
     with pytest.raises(RuntimeError) as caught:
@@ -144,74 +152,50 @@ def test_without_a_running_loop_it_is_refused() -> None:
     assert calls == [1]
 
 
-def test_methods_bind_as_functions_do(run: Run) -> None:
-    """In a class, self is an argument as any other: each instance has its own, by identity if it has no __eq__."""
+class Hub:
+    """Has singletons of every kind of method."""
 
-    class Hub:
-        @singleton
-        def session(self, name: str = "n") -> tuple[Hub, str, object]:
-            return self, name, object()
+    @singleton
+    def session(self, name: str = "n") -> tuple[Hub, str, object]:
+        return self, name, object()
 
-    class SubHub(Hub):
-        pass
+    @classmethod
+    @singleton
+    def of_class(cls) -> tuple[type[Hub], object]:
+        return cls, object()
 
-    async def main() -> None:
-        hub, other, sub = Hub(), Hub(), SubHub()
-        assert hub.session()[0] is hub
-        assert hub.session() is hub.session(name="n")
-        assert hub.session() is Hub.session(hub)
-        assert hub.session() is not hub.session("m")
-        assert hub.session() is not other.session()
-        assert sub.session()[0] is sub
-        assert sub.session() is sub.session("n")
+    @staticmethod
+    @singleton
+    def of_all(name: str = "n") -> list[str]:
+        return [name]
 
-    run(main())
-
-
-def test_classmethods_and_staticmethods_stack_over_it(run: Run) -> None:
-    """@classmethod and @staticmethod over a singleton give one value a class, and one for all."""
-
-    class Hub:
-        @classmethod
-        @singleton
-        def of_class(cls) -> tuple[type[Hub], object]:
-            return cls, object()
-
-        @staticmethod
-        @singleton
-        def of_all(name: str = "n") -> list[str]:
-            return [name]
-
-    class SubHub(Hub):
-        pass
-
-    async def main() -> None:
-        assert Hub.of_class()[0] is Hub
-        assert Hub.of_class() is Hub().of_class()
-        assert SubHub.of_class()[0] is SubHub
-        assert SubHub.of_class() is not Hub.of_class()
-        assert Hub.of_all() is Hub().of_all("n")
-        assert SubHub.of_all() is Hub.of_all(name="n")
-
-    run(main())
+    @property
+    @singleton
+    def pool(self) -> object:
+        return object()
 
 
-def test_a_property_stacks_over_it(run: Run) -> None:
-    """@property over a singleton gives one value an instance and loop."""
+class SubHub(Hub):
+    pass
 
-    class Hub:
-        @property
-        @singleton
-        def session(self) -> object:
-            return object()
 
-    async def main() -> tuple[object, object]:
-        assert hub.session is hub.session
-        return hub.session, Hub().session
-
+def test_methods_and_properties(run: Run) -> None:
+    """Methods and properties have a value for each instance, class methods one for each class, static methods one for all."""
     hub = Hub()
-    first, second = run(main()), run(main())
-    assert len({id(session) for session in (*first, *second)}) == 4
+
+    async def main() -> list[object]:
+        other, sub = Hub(), SubHub()
+        assert hub.session()[0] is hub
+        assert sub.session()[0] is sub
+        assert hub.session() is hub.session(name="n") is Hub.session(hub)
+        assert len({id(each) for each in (hub.session(), hub.session("m"), other.session(), sub.session())}) == 4
+        assert (Hub.of_class()[0], SubHub.of_class()[0]) == (Hub, SubHub)
+        assert Hub.of_class() is hub.of_class() is not SubHub.of_class()
+        assert Hub.of_all() is hub.of_all("n") is SubHub.of_all(name="n")
+        assert hub.pool is hub.pool is not other.pool
+        return [hub.pool, other.pool]
+
+    assert len({id(pool) for pool in (*run(main()), *run(main()))}) == 4
 
 
 def plain(host: str, port: int = 80, *more: int, tls: bool = False, **options: str) -> Made:
@@ -255,11 +239,10 @@ def test_it_looks_like_what_it_wraps(factory: Callable[..., object], name: str, 
     """A wrapped factory is a function with the factory's name, documentation, module, signature and __wrapped__."""
     make: Any = singleton(factory)
     assert type(make) is FunctionType
-    made: Any = make
     assert make.__name__ == name
     assert make.__qualname__ == getattr(factory, "__qualname__", name)
     assert make.__doc__ == doc
-    assert made.__wrapped__ is factory
+    assert vars(make)["__wrapped__"] is factory
     assert make.__module__ == (__name__ if name not in ("len", "dict") else "builtins")
     try:
         signature = inspect.signature(factory)
@@ -271,7 +254,7 @@ def test_it_looks_like_what_it_wraps(factory: Callable[..., object], name: str, 
 
 
 def test_attributes_of_a_function_are_kept() -> None:
-    """What other decorators have set on a function is found on the wrapped one, annotations too."""
+    """Attributes that other decorators set on a function, and its annotations, are on the wrapped function too."""
 
     def factory(host: str) -> int:
         return 1
@@ -303,7 +286,7 @@ def test_it_decorates_with_and_without_parentheses(run: Run) -> None:
 
 
 def test_each_wrapping_is_its_own(run: Run) -> None:
-    """Two wrapped functions of one factory share nothing; one of the other runs the factory once."""
+    """Two wrappers of one factory share nothing; a wrapper of a wrapper gives the same value."""
     one, two = singleton(Made), singleton(Made)
     outer = singleton(one)
 
@@ -315,66 +298,49 @@ def test_each_wrapping_is_its_own(run: Run) -> None:
     run(main())
 
 
-def test_what_was_made_lives_until_the_loop_ends(run: Run) -> None:
-    """The loop keeps a value, and the arguments of the call, alive for as long as it runs, and then lets them go."""
-
-    class Argument:
-        pass
-
+def test_values_and_arguments_live_exactly_as_long_as_the_loop(run: Run) -> None:
+    """The loop keeps a value and the call's arguments alive while it runs; then reference counting alone frees them."""
     kept: list[weakref.ref[Any]] = []
 
-    @singleton
-    def make(argument: object) -> Made:
-        return Made()
+    class Holder:
+        def __init__(self, argument: object) -> None:
+            self.loop = asyncio.get_running_loop()
+
+    make = singleton(Holder)
 
     async def main() -> None:
-        argument = Argument()
+        argument = Made()
         kept.extend([weakref.ref(make(argument)), weakref.ref(argument)])
         del argument
         gc.collect()
         await asyncio.sleep(0)
         assert all(ref() is not None for ref in kept)
 
-    run(main())
-    assert [ref() for ref in kept] == [None, None]
-
-
-def test_it_is_let_go_without_the_garbage_collector(run: Run) -> None:
-    """A loop's values, also one that refers to its loop, are freed when the loop has ended, by reference counting alone."""
-    kept: list[weakref.ref[Any]] = []
-
-    class Holder:
-        def __init__(self) -> None:
-            self.loop = asyncio.get_running_loop()
-
-    make = singleton(Holder)
-
-    async def main() -> None:
-        kept.append(weakref.ref(make()))
-
     gc.disable()
     try:
         run(main())
-        assert kept[0]() is None
+        assert [ref() for ref in kept] == [None, None]
     finally:
         gc.enable()
 
 
-def test_aclose_forgets_what_was_made(run: Run) -> None:
-    """After aclose() the next call makes anew."""
+def test_aclose_forgets_values_and_storage_does_not(run: Run) -> None:
+    """After `aclose` the next call makes a new value; `storage` does not contain values, and clearing it changes nothing."""
     make = singleton(Made)
 
     async def main() -> None:
         one = make()
+        assert storage() == {}
+        storage().clear()
+        assert make() is one
         await aclose()
-        assert make() is not one
-        assert make() is make()
+        assert make() is make() is not one
 
     run(main())
 
 
 def test_singletons_may_use_each_other(run: Run) -> None:
-    """A factory may ask for what other factories make, and for itself with other arguments."""
+    """A factory may call other singletons, and itself with other arguments."""
 
     @singleton
     def settings() -> dict[str, int]:
@@ -396,7 +362,7 @@ def test_singletons_may_use_each_other(run: Run) -> None:
 
 
 def test_a_factory_that_makes_its_own_call_gets_one_value(run: Run) -> None:
-    """If a factory ends up making the very call that it answers, all who call get the one value that is remembered."""
+    """If a factory makes the same call that it is running for, both calls return the same value."""
     depth = 0
 
     @singleton
@@ -444,74 +410,3 @@ def test_the_factory_runs_in_the_callers_task_and_context(run: Run) -> None:
         assert variable.get() == "unset"
 
     run(main())
-
-
-def test_it_works_in_callbacks_of_the_loop(run: Run) -> None:
-    """A plain callback, which is no task, finds the same."""
-    make = singleton(Made)
-
-    async def main() -> None:
-        got: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(lambda: got.set_result(make()))
-        assert await got is make()
-
-    run(main())
-
-
-def test_it_has_nothing_to_do_with_storage(run: Run) -> None:
-    """What singletons have made is not in the dict of the loop's users."""
-    make = singleton(Made)
-
-    async def main() -> None:
-        one = make()
-        assert storage() == {}
-        storage().clear()
-        assert make() is one
-
-    run(main())
-
-
-def test_exceptions_are_no_values(run: Run) -> None:
-    """A factory that fails is asked again; an exception object that it returns is a value."""
-    outcomes: list[Any] = [ConnectionError("down"), None]
-
-    @singleton
-    def fail() -> str:
-        outcome = outcomes.pop(0)
-        if outcome is not None:
-            raise outcome
-        return "up"
-
-    returned = ValueError("returned")
-    give = singleton(lambda: returned)
-
-    async def main() -> None:
-        with pytest.raises(ConnectionError, match="down"):
-            fail()
-        assert fail() == "up"
-        assert fail() == "up"
-        assert give() is returned
-
-    run(main())
-    assert outcomes == []
-
-
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
-def test_an_interrupted_factory_is_not_remembered(stop: type[BaseException]) -> None:
-    """Whatever ends the factory, the next call runs it anew."""
-    outcomes: list[Any] = [stop("now"), None]
-
-    @singleton
-    def make() -> str:
-        outcome = outcomes.pop(0)
-        if outcome is not None:
-            raise outcome
-        return "made"
-
-    async def main() -> None:
-        with pytest.raises(stop):
-            make()
-        assert make() == "made"
-
-    asyncio.run(main())
-    assert outcomes == []
