@@ -96,58 +96,27 @@ def test_one_object_a_key(run: Run) -> None:
     run(main())
 
 
-def test_awaited_many_times_by_many_tasks(run: Run) -> None:
-    """The function runs once, however many tasks await the object however often, at once and later."""
+@pytest.mark.parametrize("value", [None, object()], ids=["None", "object"])
+def test_awaited_many_times_by_many_tasks(run: Run, value: object) -> None:
+    """The function runs once, not at the call but at the first await, however many tasks await the object however often."""
     calls: list[str] = []
 
     @singleton
     async def token() -> object:
         calls.append("called")
         await asyncio.sleep(0)
-        return object()
+        return value
 
     async def main() -> None:
         async def three_times() -> list[object]:
             return [await token(), await token(), await token()]
 
-        results = await asyncio.gather(*(three_times() for _ in range(20)))
-        assert {id(result) for each in results for result in each} == {id(await token())}
-
-    run(main())
-    assert calls == ["called"]
-
-
-def test_it_runs_when_first_awaited(run: Run) -> None:
-    """Nothing of the function runs at the call, only at the first await."""
-    calls: list[str] = []
-
-    @singleton
-    async def token() -> str:
-        calls.append("called")
-        return "t"
-
-    async def main() -> None:
         shared = token()
         await turns()
         assert calls == []
-        assert await shared == "t"
-        assert calls == ["called"]
-
-    run(main())
-
-
-def test_none_is_a_result_like_any_other(run: Run) -> None:
-    """A function that returns None runs once, too."""
-    calls: list[str] = []
-
-    @singleton
-    async def prepare() -> None:
-        calls.append("called")
-
-    async def main() -> None:
-        for _ in range(3):
-            await prepare()
-        await asyncio.gather(*(awaited(prepare()) for _ in range(3)))
+        results = await asyncio.gather(*(three_times() for _ in range(20)))
+        assert await shared is value
+        assert all(each == [value] * 3 for each in results)
 
     run(main())
     assert calls == ["called"]
@@ -156,71 +125,32 @@ def test_none_is_a_result_like_any_other(run: Run) -> None:
 # Whatever takes a coroutine takes it.
 
 
-async def _by_await(shared: Coroutine[Any, Any, T]) -> T:
-    return await shared
+Taker = Callable[[Coroutine[Any, Any, Any]], Awaitable[Any]]
 
 
-async def _by_create_task(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.create_task(shared, name="a name")
-
-
-async def _by_loop_create_task(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.get_running_loop().create_task(shared)
-
-
-async def _by_create_task_in_a_context(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.create_task(shared, context=copy_context())
-
-
-async def _by_task(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.Task(shared)
-
-
-async def _by_task_group(shared: Coroutine[Any, Any, T]) -> T:
+async def by_task_group(shared: Coroutine[Any, Any, T]) -> T:
     async with asyncio.TaskGroup() as group:
         task = group.create_task(shared)
     return task.result()
 
 
-async def _by_wait_for(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.wait_for(shared, 30)
-
-
-async def _by_wait_for_without_timeout(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.wait_for(shared, None)
-
-
-async def _by_timeout(shared: Coroutine[Any, Any, T]) -> T:
+async def by_timeout(shared: Coroutine[Any, Any, T]) -> T:
     async with asyncio.timeout(30):
         return await shared
 
 
-async def _by_gather(shared: Coroutine[Any, Any, T]) -> T:
+async def by_gather(shared: Coroutine[Any, Any, T]) -> T:
     one, other = await asyncio.gather(shared, shared)
     assert one is other
     return one
 
 
-async def _by_ensure_future(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.ensure_future(shared)
-
-
-async def _by_shield(shared: Coroutine[Any, Any, T]) -> T:
-    return await asyncio.shield(shared)
-
-
-async def _by_as_completed(shared: Coroutine[Any, Any, T]) -> T:
-    for first in asyncio.as_completed([shared]):
-        return await first
-    raise AssertionError("nothing was completed")
-
-
-async def _from_another_thread(shared: Coroutine[Any, Any, T]) -> T:
+async def by_another_thread(shared: Coroutine[Any, Any, T]) -> T:
     loop = asyncio.get_running_loop()
     return await asyncio.to_thread(lambda: asyncio.run_coroutine_threadsafe(shared, loop).result(30))
 
 
-async def _by_yield_from(shared: Coroutine[Any, Any, T]) -> T:
+async def by_yield_from(shared: Coroutine[Any, Any, T]) -> T:
     class Wrapper:
         def __await__(self) -> Any:
             return (yield from shared.__await__())
@@ -229,27 +159,27 @@ async def _by_yield_from(shared: Coroutine[Any, Any, T]) -> T:
     return result
 
 
-TAKERS: list[Callable[[Coroutine[Any, Any, Any]], Coroutine[Any, Any, Any]]] = [
-    _by_await,
-    _by_create_task,
-    _by_loop_create_task,
-    _by_create_task_in_a_context,
-    _by_task,
-    _by_task_group,
-    _by_wait_for,
-    _by_wait_for_without_timeout,
-    _by_timeout,
-    _by_gather,
-    _by_ensure_future,
-    _by_shield,
-    _by_as_completed,
-    _from_another_thread,
-    _by_yield_from,
-]
+TAKERS: dict[str, Taker] = {
+    "await": awaited,
+    "create_task": lambda shared: asyncio.create_task(shared, name="a name"),
+    "loop.create_task": lambda shared: asyncio.get_running_loop().create_task(shared),
+    "create_task in a context": lambda shared: asyncio.create_task(shared, context=copy_context()),
+    "Task": asyncio.Task,
+    "TaskGroup": by_task_group,
+    "wait_for": lambda shared: asyncio.wait_for(shared, 30),
+    "wait_for without a timeout": lambda shared: asyncio.wait_for(shared, None),
+    "timeout": by_timeout,
+    "gather": by_gather,
+    "ensure_future": asyncio.ensure_future,
+    "shield": asyncio.shield,
+    "as_completed": lambda shared: next(iter(asyncio.as_completed([shared]))),
+    "run_coroutine_threadsafe": by_another_thread,
+    "yield from": by_yield_from,
+}
 
 
-@pytest.mark.parametrize("take", TAKERS, ids=lambda take: take.__name__.removeprefix("_"))
-def test_all_that_takes_a_coroutine_takes_it(run: Run, take: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
+@pytest.mark.parametrize("take", TAKERS.values(), ids=list(TAKERS))
+def test_all_that_takes_a_coroutine_takes_it(run: Run, take: Taker) -> None:
     """Before its first run, while it runs and afterwards, any taker of coroutines gets the one result."""
     calls: list[str] = []
 
@@ -260,8 +190,8 @@ def test_all_that_takes_a_coroutine_takes_it(run: Run, take: Callable[[Any], Cor
         return object()
 
     async def main() -> None:
-        first = asyncio.create_task(take(token()))
-        during = [asyncio.create_task(take(token())) for _ in range(3)]
+        first = asyncio.create_task(awaited(take(token())))
+        during = [asyncio.create_task(awaited(take(token()))) for _ in range(3)]
         results = [await first, *await asyncio.gather(*during), await take(token()), await token()]
         assert {id(result) for result in results} == {id(results[0])}
 
@@ -269,8 +199,8 @@ def test_all_that_takes_a_coroutine_takes_it(run: Run, take: Callable[[Any], Cor
     assert calls == ["called"]
 
 
-@pytest.mark.parametrize("take", TAKERS, ids=lambda take: take.__name__.removeprefix("_"))
-def test_all_that_takes_a_coroutine_gets_its_error(run: Run, take: Callable[[Any], Coroutine[Any, Any, Any]]) -> None:
+@pytest.mark.parametrize("take", TAKERS.values(), ids=list(TAKERS))
+def test_all_that_takes_a_coroutine_gets_its_error(run: Run, take: Taker) -> None:
     """The function's own error comes out of any taker, as it is or in the group that the taker makes."""
 
     class Refused(Exception):
@@ -432,10 +362,10 @@ def test_throw_before_and_while_it_waits(run: Run) -> None:
     run(main())
 
 
-def test_close_lets_go_of_what_that_task_waits_for(run: Run) -> None:
-    """`close` ends that task's own waiting alone; closed, the object can still be awaited."""
+def test_close_ends_the_waiting_of_that_task_alone(run: Run) -> None:
+    """`close` ends only that task's own waiting; the object can still be awaited. It needs no running loop."""
 
-    async def main() -> None:
+    async def main() -> Coroutine[Any, Any, int]:
         work = Work()
         shared = singleton(work)()
         shared.close()
@@ -447,23 +377,21 @@ def test_close_lets_go_of_what_that_task_waits_for(run: Run) -> None:
         work.may_end.set()
         assert [await other, await shared] == [1, 1]
         assert work.begun == 1
+        return shared
 
-    run(main())
-
-
-def test_close_needs_no_loop(run: Run) -> None:
-    """Like any coroutine, it can be closed where no loop runs, as those do who could not start it."""
+    shared = run(main())
+    shared.close()
 
     @singleton
     async def token() -> str:
         return "t"
 
-    async def main() -> Coroutine[Any, Any, str]:
+    async def make() -> Coroutine[Any, Any, str]:
         return token()
 
-    shared = run(main())
-    shared.close()
-    assert run(shared) == "t"
+    not_started = run(make())
+    not_started.close()
+    assert run(not_started) == "t"
 
 
 def test_several_tasks_drive_the_same_object_and_one_is_cancelled(run: Run) -> None:
@@ -651,28 +579,26 @@ def test_a_new_awaiter_in_the_same_turn_as_the_last_cancellation(run: Run) -> No
 
 
 def test_a_run_that_ignores_its_cancellation_disturbs_nobody(run: Run) -> None:
-    """What an abandoned run returns all the same is not what the next call gets."""
-    release_old = asyncio.Event
+    """The result of an abandoned run that ends all the same is not given to the next call."""
     log: list[str] = []
 
     async def main() -> None:
-        may_end = release_old()
+        may_end, started = asyncio.Event(), asyncio.Event()
 
         @singleton
         async def stubborn() -> int:
             log.append("begin")
             number = len(log)
-            if number == 1:
-                while not may_end.is_set():
-                    try:
-                        await may_end.wait()
-                    except asyncio.CancelledError:
-                        log.append("ignored")
+            started.set()
+            while number == 1 and not may_end.is_set():
+                try:
+                    await may_end.wait()
+                except asyncio.CancelledError:
+                    log.append("ignored")
             return number
 
         awaiter = asyncio.create_task(in_task(stubborn))
-        while not log:
-            await asyncio.sleep(0)
+        await started.wait()
         await turns()
         awaiter.cancel()
         await asyncio.wait([awaiter])
@@ -685,8 +611,9 @@ def test_a_run_that_ignores_its_cancellation_disturbs_nobody(run: Run) -> None:
     assert log == ["begin", "ignored", "begin"]
 
 
-def test_an_unhandled_error_of_an_abandoned_run_is_reported(run: Run) -> None:
-    """An error that a run raises when nobody waits for it any more goes to the loop's exception handler."""
+@pytest.mark.parametrize("moment", ["before", "in the turn before", "in the turn after"])
+def test_an_error_of_an_abandoned_run_is_reported(run: Run, moment: str) -> None:
+    """A run's error goes to the loop's exception handler, once, if its last awaiter is cancelled before or in the same turn."""
     recorder = Recorder()
 
     async def main() -> None:
@@ -696,41 +623,22 @@ def test_an_unhandled_error_of_an_abandoned_run_is_reported(run: Run) -> None:
         @singleton
         async def token() -> str:
             started.set()
-            try:
-                await asyncio.Event().wait()
-            finally:
-                raise ValueError("in unwinding")
-
-        awaiter = asyncio.create_task(in_task(token))
-        await started.wait()
-        awaiter.cancel()
-        await asyncio.wait([awaiter])
-        assert awaiter.cancelled()
-        await turns()
-
-    run(main())
-    assert [str(context["exception"]) for context in recorder.contexts] == ["in unwinding"]
-    assert "token() failed when nobody waited for it any more" in recorder.contexts[0]["message"]
-
-
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_failure_and_the_last_cancellation_in_the_same_turn(run: Run, moment: str) -> None:
-    """A run that fails just when its last awaiter is cancelled is reported, once: the error is not lost between the two."""
-    recorder = Recorder()
-
-    async def main() -> None:
-        recorder.listen()
-
-        @singleton
-        async def token() -> str:
             await asyncio.sleep(0)
-            if moment == "before":
-                awaiter.cancel()
-            else:
-                asyncio.get_running_loop().call_soon(awaiter.cancel)
-            raise ValueError("unheard")
+            try:
+                if moment == "before":
+                    await asyncio.Event().wait()
+            finally:
+                if moment == "in the turn before":
+                    awaiter.cancel()
+                elif moment == "in the turn after":
+                    asyncio.get_running_loop().call_soon(awaiter.cancel)
+                raise ValueError("unheard")
 
         awaiter = asyncio.create_task(in_task(token))
+        if moment == "before":
+            await started.wait()
+            await turns()
+            awaiter.cancel()
         await asyncio.wait([awaiter])
         assert awaiter.cancelled()
         await turns()
@@ -918,35 +826,6 @@ def test_a_failure_is_raised_to_all_who_wait_and_not_remembered(run: Run) -> Non
     run(main())
 
 
-def test_a_failure_leaves_no_garbage(run: Run) -> None:
-    """An error that was raised by awaiting is freed by reference counting, with all that its frames hold."""
-
-    class Refused(Exception):
-        pass
-
-    refs: list[weakref.ref[BaseException]] = []
-
-    @singleton
-    async def token() -> str:
-        await asyncio.sleep(0)
-        raise Refused
-
-    async def main() -> None:
-        try:
-            await token()
-        except Refused as error:
-            refs.append(weakref.ref(error))
-        await turns()
-        assert refs[0]() is None
-
-    gc.collect()
-    gc.disable()
-    try:
-        run(main())
-    finally:
-        gc.enable()
-
-
 def test_an_argument_error_is_raised_at_the_call(run: Run) -> None:
     """Wrong arguments are the function's own `TypeError`, from the call and not from the await."""
 
@@ -963,17 +842,6 @@ def test_an_argument_error_is_raised_at_the_call(run: Run) -> None:
         assert await token("x") == "x"
 
     run(main())
-
-
-def test_without_a_loop() -> None:
-    """A call needs a running loop."""
-
-    @singleton
-    async def token() -> str:
-        return "t"
-
-    with pytest.raises(RuntimeError, match=r"^no running event loop$"):
-        asyncio.run(token())
 
 
 @pytest.mark.parametrize("how", ["function", "partial", "synchronous", "object"])
@@ -1034,23 +902,6 @@ def test_a_failed_start_leaves_the_next_one_a_chance() -> None:
 
 
 # A second loop.
-
-
-def test_a_second_loop_runs_its_own(run: Run) -> None:
-    """Each loop has an object and a run of its own."""
-    calls: list[asyncio.AbstractEventLoop] = []
-
-    @singleton
-    async def token() -> asyncio.AbstractEventLoop:
-        calls.append(asyncio.get_running_loop())
-        return calls[-1]
-
-    async def main() -> Coroutine[Any, Any, asyncio.AbstractEventLoop]:
-        assert await token() is asyncio.get_running_loop()
-        return token()
-
-    assert run(main()) is not run(main())
-    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("was", ["not started", "done", "abandoned"])
@@ -1144,34 +995,19 @@ class SubClient(Client):
 
 
 def test_methods(run: Run) -> None:
-    """It binds as a method where a function would, and each instance has its own; class methods and static ones work."""
+    """It binds like a function: each instance has its own, also on a second loop; class methods and static methods work."""
 
-    async def main() -> None:
+    async def main() -> Coroutine[Any, Any, str]:
         one, other = Client("1"), Client("2")
-        assert one.token() is one.token("all") is Client.token(one)
-        assert one.token() is not other.token()
-        assert [await one.token(), await one.token(), await other.token(), await one.token("x")] == [
-            "1/all",
-            "1/all",
-            "2/all",
-            "1/x",
-        ]
+        assert one.token() is one.token("all") is Client.token(one) is not other.token()
+        tokens = [await one.token(), await one.token(), await other.token(), await one.token("x")]
+        assert tokens == ["1/all", "1/all", "2/all", "1/x"]
         assert (one.calls, other.calls) == (["all", "x"], ["all"])
         assert [await Client.of_class(), await SubClient.of_class()] == ["Client/all", "SubClient/all"]
         assert await Client.static() is await one.static("all")
+        return one.token("y")
 
-    run(main())
-
-
-def test_a_kept_method_object_on_a_second_loop(run: Run) -> None:
-    """An object that a method gave remembers its instance and arguments on a second loop."""
-    client = Client("c")
-
-    async def main() -> Coroutine[Any, Any, str]:
-        return client.token("y")
-
-    assert run(run(main())) == "c/y"
-    assert client.calls == ["y"]
+    assert run(run(main())) == "1/y"
 
 
 def test_synchronous_callables_that_return_coroutines(run: Run) -> None:
@@ -1208,8 +1044,9 @@ def test_synchronous_callables_that_return_coroutines(run: Run) -> None:
     assert calls == ["0", "1", "2", "3"]
 
 
-def test_a_synchronous_callable_that_fails_is_asked_again_for_a_coroutine(run: Run) -> None:
-    """After a failed run a synchronous callable is called again, as a coroutine function would be."""
+@pytest.mark.parametrize("marked", [False, True])
+def test_a_synchronous_callable_is_called_once_a_run(run: Run, marked: bool) -> None:
+    """A synchronous callable that returns coroutines, marked as a coroutine function or not, is called again after a failure."""
     calls: list[str] = []
 
     async def function(number: int) -> int:
@@ -1221,7 +1058,10 @@ def test_a_synchronous_callable_that_fails_is_asked_again_for_a_coroutine(run: R
         calls.append("called")
         return function(len(calls))
 
-    token = singleton(synchronous)
+    if marked and not hasattr(inspect, "markcoroutinefunction"):
+        pytest.skip("functions can be marked since Python 3.12")
+    factory: Any = vars(inspect)["markcoroutinefunction"](synchronous) if marked else synchronous
+    token: Callable[[], Awaitable[int]] = singleton(factory)
 
     async def main() -> None:
         with pytest.raises(ValueError, match="first"):
@@ -1230,30 +1070,6 @@ def test_a_synchronous_callable_that_fails_is_asked_again_for_a_coroutine(run: R
 
     run(main())
     assert calls == ["called", "called"]
-
-
-def test_a_marked_synchronous_function_runs_once(run: Run) -> None:
-    """A synchronous function that is marked as a coroutine function is called once, as its marked body may have effects."""
-    if not hasattr(inspect, "markcoroutinefunction"):
-        pytest.skip("functions can be marked since Python 3.12")
-    calls: list[str] = []
-
-    async def function() -> int:
-        return len(calls)
-
-    def synchronous() -> Coroutine[Any, Any, int]:
-        calls.append("called")
-        return function()
-
-    mark: Callable[[Callable[[], Coroutine[Any, Any, int]]], Callable[[], Coroutine[Any, Any, int]]]
-    mark = vars(inspect)["markcoroutinefunction"]
-    token = singleton(mark(synchronous))
-
-    async def main() -> None:
-        assert [await token(), await token()] == [1, 1]
-
-    run(main())
-    assert calls == ["called"]
 
 
 def test_a_singleton_of_a_singleton(run: Run) -> None:
@@ -1276,57 +1092,43 @@ def test_a_singleton_of_a_singleton(run: Run) -> None:
 # Those that wait for each other.
 
 
-async def no_cycle(awaitable: Awaitable[object]) -> None:
+async def refused(awaitable: Awaitable[object]) -> None:
     with pytest.raises(RuntimeError, match="would wait for ever, since each of these needs the next one first"):
         await awaitable
 
 
-def test_one_that_awaits_itself_is_refused(run: Run) -> None:
-    """A function that awaits its own result gets a `RuntimeError` that names it, at once."""
+@pytest.mark.parametrize("through_a_task", [False, True])
+def test_one_that_awaits_itself_is_refused(run: Run, through_a_task: bool) -> None:
+    """A function that awaits its own result, itself or in tasks that it makes, gets a `RuntimeError` that names it, at once."""
 
     @singleton
-    async def token() -> str:
-        return await token()
+    async def token() -> Any:
+        return await (asyncio.gather(token(), token()) if through_a_task else token())
 
     async def main() -> None:
-        with pytest.raises(RuntimeError, match=r"token\(\) -> .*token\(\)"):
+        with pytest.raises(
+            RuntimeError, match=r"would wait for ever, since each of these needs the next one first: .*token\(\) -> .*token\(\)"
+        ):
             await token()
 
     run(main())
 
 
-def test_one_that_awaits_itself_through_a_task_is_refused(run: Run) -> None:
-    """So does one that awaits itself in a task of its own, as `gather` and `TaskGroup` make them."""
+def test_a_cycle_of_three_is_refused_and_not_remembered(run: Run) -> None:
+    """A cycle is found whoever closes it, and all who wait get the error; without the cycle, the same objects give results."""
+    needs = {"a": "b", "b": "c", "c": "a"}
 
     @singleton
-    async def token() -> list[Any]:
-        return list(await asyncio.gather(token(), token()))
+    async def node(name: str) -> str:
+        await asyncio.sleep(0)
+        return name + (await node(needs[name]) if name in needs else "")
 
     async def main() -> None:
-        await no_cycle(token())
-
-    run(main())
-
-
-def test_a_cycle_of_three_is_refused(run: Run) -> None:
-    """A circle of shared coroutines is found whoever closes it, and all who wait get the error."""
-    functions: dict[str, Callable[[], Awaitable[str]]] = {}
-
-    def needs(name: str, other: str) -> None:
-        @singleton
-        async def node() -> str:
-            await asyncio.sleep(0)
-            return await functions[other]()
-
-        functions[name] = node
-
-    needs("a", "b")
-    needs("b", "c")
-    needs("c", "a")
-
-    async def main() -> None:
-        results = await asyncio.gather(*(in_task(functions[name]) for name in "abca"), return_exceptions=True)
+        nodes = [node(name) for name in "abca"]
+        results = await asyncio.gather(*map(awaited, nodes), return_exceptions=True)
         assert [type(result) for result in results] == [RuntimeError] * 4
+        del needs["c"]
+        assert [await each for each in nodes] == ["abc", "bc", "c", "abc"]
 
     run(main())
 
@@ -1352,15 +1154,15 @@ def test_a_cycle_of_a_coroutine_and_a_resource_is_refused(run: Run) -> None:
             pass
 
     async def main() -> None:
-        await no_cycle(use())
-        await no_cycle(token())
+        await refused(use())
+        await refused(token())
         results = await asyncio.gather(use(), awaited(token()), use(), return_exceptions=True)
         assert [type(result) for result in results] == [RuntimeError] * 3
 
     run(main())
 
 
-def test_two_that_need_the_same_third_are_no_cycle(run: Run) -> None:
+def test_two_that_need_the_same_third_are_refused(run: Run) -> None:
     """A diamond of shared coroutines and resources is computed, each once."""
     log: list[str] = []
 
@@ -1392,26 +1194,6 @@ def test_two_that_need_the_same_third_are_no_cycle(run: Run) -> None:
 
     run(main())
     assert log == ["bottom"]
-
-
-def test_after_a_refused_cycle_all_can_be_tried_again(run: Run) -> None:
-    """What was refused is not remembered: without the circle, the same objects give their results."""
-    circular = [True]
-
-    @singleton
-    async def first() -> str:
-        return "first" + await second()
-
-    @singleton
-    async def second() -> str:
-        return "second" + (await first() if circular else "")
-
-    async def main() -> None:
-        await no_cycle(first())
-        circular.clear()
-        assert await first() == "firstsecond"
-
-    run(main())
 
 
 # The end of a loop, and memory.
@@ -1492,24 +1274,32 @@ def test_after_aclose_it_is_made_anew(run: Run) -> None:
     run(main())
 
 
-def test_results_go_with_the_loop(run: Run) -> None:
-    """Object and result are freed with the loop, by reference counting alone."""
+def test_errors_are_freed_at_once_and_results_with_the_loop(run: Run) -> None:
+    """By reference counting alone, an error that was raised by awaiting is freed at once, object and result with the loop."""
 
-    class Result:
+    class Result(Exception):
         pass
 
+    failures: list[weakref.ref[Any]] = []
     refs: list[weakref.ref[Any]] = []
 
     @singleton
-    async def token() -> Result:
+    async def token(fails: bool = False) -> Result:
         await asyncio.sleep(0)
+        if fails:
+            raise Result
         return Result()
 
     async def main() -> None:
+        try:
+            await token(fails=True)
+        except Result as error:
+            failures.append(weakref.ref(error))
+        await turns()
+        assert [ref() for ref in failures] == [None]
         result, _ = await asyncio.gather(awaited(token()), asyncio.create_task(token()))
-        refs.append(weakref.ref(result))
         shared: Any = token()
-        refs.append(weakref.ref(shared))
+        refs.extend([weakref.ref(result), weakref.ref(shared)])
 
     gc.collect()
     gc.disable()
