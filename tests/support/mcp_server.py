@@ -1,4 +1,4 @@
-"""A small MCP server for the suite: it tells its process id, and adds up.
+"""A small MCP server for the suite: it says its process id, adds up, and repeats what it hears.
 
 On standard input and output; or, given a port, on HTTP on 127.0.0.1: 0 is a free one, and the port that it got is what it prints.
 """
@@ -26,6 +26,14 @@ def process_id() -> str:
 def add(first: int, second: int) -> str:
     """Add two numbers."""
     return str(first + second)
+
+
+@server.tool()
+async def echo(what: str) -> str:
+    """Say it again."""
+    if speaks_http:
+        print(f"echo {what}", flush=True)
+    return what
 
 
 @server.tool()

@@ -10,12 +10,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Self, TypeVar
 
 import psutil
 import pytest
@@ -34,23 +33,37 @@ class HttpServer:
     """A real HTTP server on 127.0.0.1, in a thread and a loop of its own, that knows its requests and connections."""
 
     def __init__(self) -> None:
-        self.url = ""
         self.requests: list[web.Request] = []
+        self.url = ""
+        self._port = free_port()
         self._connections: set[asyncio.Task[None]] = set()
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._run, name="HttpServer")
-        self._address: Future[str] = Future()
+        self._thread = threading.Thread()
         self._stop: Callable[[], object] = lambda: None
 
-    def __enter__(self) -> HttpServer:
+    def start(self) -> None:
+        """Starts it, the first time or after `kill`, on the same port."""
+        started: Future[None] = Future()
+        self._thread = threading.Thread(target=self._run, args=(started,), name="HttpServer")
         self._thread.start()
-        self.url = self._address.result(LONGEST_WAIT)
-        return self
+        started.result(LONGEST_WAIT)
+        self.url = f"http://127.0.0.1:{self._port}"
 
-    def __exit__(self, *_: object) -> None:
+    def kill(self) -> None:
+        """Ends it, with all connections and requests."""
         self._stop()
         self._thread.join(LONGEST_WAIT)
         assert not self._thread.is_alive()
+
+    def is_running(self) -> bool:
+        return self._thread.is_alive()
+
+    def __enter__(self) -> HttpServer:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
 
     @property
     def paths(self) -> list[str]:
@@ -67,26 +80,25 @@ class HttpServer:
         with self._changed:
             return self._changed.wait_for(lambda: not self._connections, LONGEST_WAIT)
 
-    def _run(self) -> None:
+    def _run(self, started: Future[None]) -> None:
         try:
-            asyncio.run(self._serve())
+            asyncio.run(self._serve(started))
         except BaseException as error:
-            if self._address.done():
+            if started.done():
                 raise
-            self._address.set_exception(error)
+            started.set_exception(error)
 
-    async def _serve(self) -> None:
+    async def _serve(self, started: Future[None]) -> None:
         app = web.Application()
         app.router.add_get("/never", self._never)
         app.router.add_get("/{tail:.*}", self._answer)
-        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=1)
+        runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
         try:
-            await web.TCPSite(runner, "127.0.0.1", 0).start()
+            await web.TCPSite(runner, "127.0.0.1", self._port).start()
             loop, stop = asyncio.get_running_loop(), asyncio.Event()
             self._stop = lambda: loop.call_soon_threadsafe(stop.set)
-            host, port = runner.addresses[0][:2]
-            self._address.set_result(f"http://{host}:{port}")
+            started.set_result(None)
             await stop.wait()
         finally:
             await runner.cleanup()
@@ -125,7 +137,7 @@ class ServerProcess:
     def __init__(self) -> None:
         self.port = free_port()
         self.kills = 0
-        self.lines: list[str] = []
+        self.lines: list[str] = []  # of its output, since it was first started
         self._unread = 0
         self._said = threading.Condition()
         self._directory = tempfile.TemporaryDirectory(prefix="loop-local-")
@@ -194,12 +206,13 @@ class ServerProcess:
                     raise RuntimeError(f"{type(self).__name__} did not say {part!r}, but: {said}")
                 self._said.wait(0.1)  # nobody tells of the reader's end
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
             self.__exit__()
             raise
+        return self
 
     def __exit__(self, *_: object) -> None:
         process = self._process
@@ -281,23 +294,12 @@ class SuiteServer(ServerProcess):
         super().__init__()
         self.ready = str(self.port)
         self._program = Path(__file__).with_name(program)
-        self._heard: Counter[str] = Counter()
 
     def command(self, directory: Path) -> Sequence[str | Path]:
         return [sys.executable, self._program, str(self.port)]
-
-    def hears(self, what: str) -> bool:
-        """Waits until the server has said this, once for each time that it is asked for."""
-        self._heard[what] += 1
-        with self._said:
-            return self._said.wait_for(lambda: self.lines.count(f"{what}\n") >= self._heard[what], LONGEST_WAIT)
 
     def connections(self) -> int:
         """How many connections clients have with it now."""
         assert self._process is not None
         connections = psutil.Process(self._process.pid).net_connections(kind="tcp")
         return sum(connection.status != psutil.CONN_LISTEN for connection in connections)
-
-    def wait_for_no_connection(self) -> bool:
-        """Waits until there is none: the server closes its end a little later than the client."""
-        return wait_until(lambda: not self.connections())

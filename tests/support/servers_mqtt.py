@@ -12,44 +12,22 @@ from typing import Any, cast
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from servers import LONGEST_WAIT, ServerProcess, wait_until
+from servers import LONGEST_WAIT, ServerProcess
 
 
 class MqttBroker(ServerProcess):
-    """An MQTT broker that tells who is connected."""
+    """An MQTT broker that says who is connected."""
 
     ready = "broker is ready"
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.connections = 0  # that clients have opened, up to the last time that it was killed
-        self.messages = 0  # that it has got
 
     def command(self, directory: Path) -> Sequence[str | Path]:
         return [sys.executable, Path(__file__).with_name("mqtt_broker.py"), str(self.port)]
 
     def clients(self) -> list[str]:
-        """The identifiers of the clients that are connected."""
-        return list(self._figures()["clients"])
-
-    def wait_for_clients(self, *identifiers: str) -> bool:
-        """Waits until these clients are connected, and no others, and there is no connection of any other."""
-
-        def are_connected() -> bool:
-            figures = self._figures()
-            return sorted(figures["clients"]) == sorted(identifiers) and figures["open"] == len(identifiers)
-
-        return wait_until(are_connected)
-
-    def kill(self) -> None:
-        self.count()
-        super().kill()
-
-    def count(self) -> None:
-        """Adds to its figures what its process has done."""
+        """The identifiers of the clients that are connected, sorted; and an empty one for each connection of no client."""
         figures = self._figures()
-        self.connections += int(figures["connections"])
-        self.messages += int(figures["messages"])
+        clients: list[str] = figures["clients"]
+        return sorted([*clients, *[""] * (int(figures["open"]) - len(clients))])
 
     def _figures(self) -> dict[str, Any]:
         answer = self.ask("figures", "figures: ")

@@ -18,7 +18,7 @@ import nats
 import nats.errors
 from nats.js.api import StorageType
 
-from servers import LONGEST_WAIT, CannotRun, ServerProcess, free_port, wait_until
+from servers import LONGEST_WAIT, CannotRun, ServerProcess, free_port
 
 if TYPE_CHECKING:
     from nats.aio.client import Client
@@ -34,8 +34,6 @@ class NatsServer(ServerProcess):
     def __init__(self) -> None:
         super().__init__()
         self._monitor = free_port()
-        self.connections = 0  # that clients have opened, up to the last time that it was killed
-        self.messages = 0  # that it has got
 
     @property
     def url(self) -> str:
@@ -46,14 +44,9 @@ class NatsServer(ServerProcess):
         configuration.write_text(f'jetstream {{ store_dir: "{directory}", sync_interval: always }}', encoding="utf8")
         return [_nats_server(), "-c", configuration, "-a", "127.0.0.1", "-p", str(self.port), "-m", str(self._monitor)]
 
-    def clients(self, name: str | None = None) -> list[str]:
-        """The names of the connections that clients have open, or of those with one name."""
-        names = [str(client["name"]) for client in self._monitored("connz?limit=10000")["connections"]]
-        return [each for each in names if name in (None, each)]
-
-    def wait_for_clients(self, number: int, name: str | None = None) -> bool:
-        """Waits until so many connections are open."""
-        return wait_until(lambda: len(self.clients(name)) == number)
+    def clients(self) -> list[str]:
+        """The names of the connections that clients have open."""
+        return [str(client["name"]) for client in self._monitored("connz?limit=10000")["connections"]]
 
     def reasons(self, name: str) -> set[str]:
         """Why connections of that name have ended since the server was started."""
@@ -63,16 +56,6 @@ class NatsServer(ServerProcess):
     def messages_since_start(self) -> int:
         """How many messages clients have sent it since it was started."""
         return int(self._monitored("varz")["in_msgs"])
-
-    def kill(self) -> None:
-        self.count()
-        super().kill()
-
-    def count(self) -> None:
-        """Adds to its figures what its process has done."""
-        done = self._monitored("varz")
-        self.connections += int(done["total_connections"])
-        self.messages += int(done["in_msgs"])
 
     def _monitored(self, what: str) -> dict[str, Any]:
         with urllib.request.urlopen(f"http://127.0.0.1:{self._monitor}/{what}", timeout=LONGEST_WAIT) as response:
@@ -101,6 +84,11 @@ class Connection:
     async def publish(self, subject: str, message: str) -> None:
         """Publishes to whom it may concern; returns as soon as the client has it in its buffer."""
         await self.client.publish(subject, message.encode())
+
+    async def next_message(self, subject: str) -> None:
+        """Waits for a message, however long."""
+        subscription = await self.client.subscribe(subject)  # pyright: ignore[reportUnknownMemberType]  # of nats-py
+        await subscription.next_msg(timeout=None)
 
     def subscribed(self, subject: str, callback: Callable[[str], Awaitable[object]]) -> AbstractAsyncContextManager[None]:
         """Has an asynchronous callback get each message of the block; all that came have been processed at its end."""
@@ -228,11 +216,6 @@ class Subscriber:
         """Waits until it has got so many messages."""
         with self._changed:
             return self._changed.wait_for(lambda: len(self.messages) >= number, LONGEST_WAIT)
-
-    def wait_until_reconnected(self) -> None:
-        """Waits until it gets messages again after its first loss of the server."""
-        loop, _, connection = self._connected.result(LONGEST_WAIT)
-        asyncio.run_coroutine_threadsafe(connection.reconnected.wait(), loop).result(LONGEST_WAIT)
 
     def _run(self) -> None:
         try:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL server for the suite, and what one test sees of it."""
+"""A real PostgreSQL server for the suite."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any, LiteralString
 
 import psutil
 import psycopg
 
-from servers import LONGEST_WAIT, CannotRun, wait_until
+from servers import CannotRun, wait_until
 
 
 class PostgresServer:
@@ -38,6 +38,7 @@ class PostgresServer:
         self._programs = _programs_that_run(_newest_programs(Path(package.origin).parent), directory, self._user)
         self._data = directory / "data"
         self._runs = False
+        self._admin: psycopg.Connection[tuple[Any, ...]] | None = None
         self._execute("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", str(self._data))
 
     def start(self) -> None:
@@ -49,24 +50,38 @@ class PostgresServer:
         self._execute("pg_ctl", "-w", "-t", "30", "-D", str(self._data), "-l", str(log), "-o", options, "start")
         self._runs = True
 
+    def is_running(self) -> bool:
+        return self._runs
+
+    def ask(self, query: LiteralString, *arguments: object) -> list[Any]:
+        """The first column of what the server answers to a query of the test's own."""
+        if self._admin is None:
+            self._admin = psycopg.connect(self.conninfo, autocommit=True)
+        answer = self._admin.execute(query, arguments or None)
+        return [row[0] for row in answer] if answer.description else []
+
+    def _disconnect(self) -> None:
+        if self._admin is not None:
+            self._admin.close()
+            self._admin = None
+
     def stop(self) -> None:
         """Ends it, if it runs, in good order and with all connections."""
+        self._disconnect()
         if self._runs:
             self._execute("pg_ctl", "-w", "-m", "fast", "-D", str(self._data), "stop")
             self._runs = False
 
     def kill(self) -> None:
-        """Kills all its processes at once, as a failing machine would: no client is told anything."""
+        """Kills all its processes at once, as a failing machine would: no client is notified."""
+        self._disconnect()
         lock = self._data / "postmaster.pid"
         postmaster = psutil.Process(int(lock.read_text().split()[0]))
         postmaster.suspend()  # it starts nothing any more
         processes = [*postmaster.children(recursive=True), postmaster]
         for process in processes:
             process.kill()
-        deadline = time.monotonic() + LONGEST_WAIT
-        while any(map(_lives, processes)):
-            assert time.monotonic() < deadline
-            time.sleep(0.005)
+        assert wait_until(lambda: not any(map(_lives, processes)))
         # What nobody has reaped still counts as running for a server that finds these.
         for path in (lock, *self._directory.glob(".s.PGSQL.*")):
             path.unlink()
@@ -89,58 +104,6 @@ def postgres() -> Generator[PostgresServer]:
             yield server
         finally:
             server.stop()
-
-
-class PostgresView:
-    """A `PostgresServer` as one test sees it: all the test's connections bear its own name, and it has a table of notes."""
-
-    def __init__(self, server: PostgresServer, name: str) -> None:
-        self.host = server.host
-        self.conninfo = server.conninfo
-        self.name = name
-        self._server = server
-        self._connection = psycopg.connect(self.conninfo, autocommit=True)
-        self._connection.execute("DROP TABLE IF EXISTS notes")
-        self._connection.execute("CREATE TABLE notes (note text)")
-
-    def notes(self) -> list[str]:
-        """The notes that were written, in alphabetical order."""
-        return [note for (note,) in self._connection.execute("SELECT note FROM notes ORDER BY note")]
-
-    def forget_notes(self) -> None:
-        """Begins afresh."""
-        self._connection.execute("TRUNCATE notes")
-
-    def back_ends(self, *, busy: bool = False) -> int:
-        """How many connections of this test there are; or how many that run a query now."""
-        query = "SELECT count(*) FROM pg_stat_activity WHERE application_name = %s AND (state = 'active' OR NOT %s)"
-        row = self._connection.execute(query, [self.name, busy]).fetchone()
-        assert row is not None
-        return int(row[0])
-
-    def wait_for_back_ends(self, number: int, *, busy: bool = False) -> bool:
-        """Waits until there are so many: a back end goes a little later than its client."""
-        return wait_until(lambda: self.back_ends(busy=busy) == number)
-
-    def kill(self) -> None:
-        """Kills the server."""
-        self._connection.close()
-        self._server.kill()
-
-    def start(self) -> None:
-        """Starts the server that was killed."""
-        self._server.start()
-        self._connection = psycopg.connect(self.conninfo, autocommit=True)
-
-    def restart(self) -> None:
-        """Kills the server, and starts it again."""
-        self.kill()
-        self.start()
-
-    def close(self) -> None:
-        """Leaves the server to the next test, running."""
-        self._connection.close()
-        self._server.start()
 
 
 def _lives(process: psutil.Process) -> bool:
