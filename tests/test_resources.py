@@ -26,29 +26,7 @@ from asyncio_loop_local import (
     sticky_singleton_acm,
 )
 from conftest import Run
-
-
-class Gate:
-    """An ACM that waits at its enter and at its exit until it is let through."""
-
-    def __init__(self) -> None:
-        self.entering = asyncio.Event()
-        self.may_enter = asyncio.Event()
-        self.exiting = asyncio.Event()
-        self.may_exit = asyncio.Event()
-
-    async def __aenter__(self) -> None:
-        self.entering.set()
-        await self.may_enter.wait()
-
-    async def __aexit__(self, *exc_info: object) -> None:
-        self.exiting.set()
-        await asyncio.wait_for(self.may_exit.wait(), 10)  # or a test that fails before it lets it exit would hang
-
-    def open(self) -> Gate:
-        self.may_enter.set()
-        self.may_exit.set()
-        return self
+from recording import Factory, Recorded, cancel, on_each_loop, turns, use
 
 
 @sticky_singleton_acm
@@ -60,225 +38,197 @@ async def pool(host: str, port: int = 5432, **options: object) -> AsyncGenerator
 @sticky_singleton_acm
 @asynccontextmanager
 async def users(host: str) -> AsyncGenerator[str]:
-    async with pool(host) as entered:
-        yield entered
+    yield await use(pool(host))
+
+
+def short(name: str) -> str:
+    """The name without the test in which it was defined."""
+    return name.rpartition("<locals>.")[2]
 
 
 def names() -> list[str]:
-    return [each.name for each in resources()]
+    return [short(each.name) for each in resources()]
 
 
-async def turns() -> None:
-    """Lets everything that is ready run."""
-    for _ in range(10):
-        await asyncio.sleep(0)
+def states() -> list[tuple[str, str]]:
+    return [(short(each.name), each.state) for each in resources()]
 
 
-async def use(acm: Any) -> None:
-    async with acm:
-        pass
+async def begin_to_enter(resource: Recorded) -> asyncio.Task[Recorded]:
+    """A task that waits in the enter."""
+    resource.may_enter.clear()
+    entering = asyncio.create_task(enter(resource))
+    await resource.entering.wait()
+    return entering
 
 
 # What it returns.
 
 
-def test_nothing_is_open_on_a_fresh_loop(run: Run) -> None:
-    """On a loop without resources there is nothing, and asking leaves the loop as it was."""
+@on_each_loop
+async def test_what_is_no_open_resource_is_not_shown() -> None:
+    """Nothing is shown, and nothing is set on the loop by asking, where there are only callbacks, singletons and unused calls."""
+
+    @singleton
+    async def shared() -> str:
+        return "s"
+
+    before = dict(vars(asyncio.get_running_loop()))
+    assert (resources(), format_resources()) == ((), "")
+    assert vars(asyncio.get_running_loop()).keys() <= before.keys()
+    atexit.register(int)
+    singleton(object)()
+    await shared()
+    pool("never")
+    assert (resources(), format_resources()) == ((), "")
+
+
+def test_what_was_made_but_not_entered_is_not_shown(run: Run) -> None:
+    """A factory that starts a task when it makes its resource has something to end, but nothing is open before the block."""
+
+    @sticky_singleton_acm
+    def eager() -> Recorded:
+        tasks.append(asyncio.create_task(asyncio.Event().wait()))
+        return Recorded()
+
+    tasks: list[asyncio.Task[Any]] = []
 
     async def main() -> None:
-        before = dict(vars(asyncio.get_running_loop()))
-        assert resources() == ()
-        assert format_resources() == ""
-        assert vars(asyncio.get_running_loop()).keys() <= before.keys()
+        handle = eager()
+        assert (resources(), format_resources()) == ((), "")
+        await use(handle)
+        assert [info.tasks for info in resources()] == [(tasks[0],)]
 
     run(main())
+    assert tasks[0].cancelled()
 
 
-def test_without_a_loop() -> None:
-    """Both ask for the running loop."""
-    for call in (resources, format_resources):
-        with pytest.raises(RuntimeError, match=r"^no running event loop$"):
-            call()
-
-
-def test_each_way_to_enter_is_shown_by_name(run: Run) -> None:
+@on_each_loop
+async def test_each_way_to_enter_is_shown_by_name() -> None:
     """What a factory made is shown as its call, what was handed over as an object by its function or class."""
 
     @asynccontextmanager
     async def by_function() -> AsyncGenerator[None]:
         yield
 
-    class ByClass(Gate):
+    class ByClass(Recorded):
         pass
 
-    async def main() -> None:
-        await enter(by_function())
-        await enter_once(ByClass().open())
-        await use(sticky_acm(Gate().open()))
-        await use(pool("h", port=1))
-        shown = [name.rpartition("<locals>.")[2] for name in names()]
-        assert shown == ["by_function", "ByClass", "Gate", "pool('h', port=1)"]
-
-    run(main())
+    await enter(by_function())
+    await enter_once(ByClass())
+    await use(sticky_acm(Recorded()))
+    await use(pool("h", port=1))
+    assert names() == ["by_function", "ByClass", "Recorded", "pool('h', port=1)"]
 
 
-def test_the_order_is_that_of_entering(run: Run) -> None:
+@on_each_loop
+async def test_the_order_is_that_of_entering() -> None:
     """In order of the end of their entering, not of their calls; what is released goes, what comes again comes last."""
-
-    async def main() -> None:
-        slow = Gate()
-        entering = asyncio.create_task(enter(slow))
-        await slow.entering.wait()
-        for host in "abc":
-            await use(pool(host))
-        slow.open()
-        await entering
-        await release(pool, "a")
-        await use(pool("a"))
-        assert names() == ["pool('b')", "pool('c')", "Gate", "pool('a')"]
-
-    run(main())
+    slow = Recorded()
+    entering = await begin_to_enter(slow)
+    for host in "abc":
+        await use(pool(host))
+    slow.may_enter.set()
+    await entering
+    await release(pool, "a")
+    await use(pool("a"))
+    assert names() == ["pool('b')", "pool('c')", "Recorded", "pool('a')"]
 
 
-def test_what_is_being_entered_comes_last_in_order(run: Run) -> None:
+@on_each_loop
+async def test_what_is_being_entered_comes_last_in_order() -> None:
     """Those that are still being entered come after all that are open, in the order in which they began."""
-
-    @sticky_singleton_acm
-    def gated(number: int, gate: Gate) -> Gate:
-        return gate
-
-    async def main() -> None:
-        gates = [Gate() for _ in range(20)]
-        tasks: list[asyncio.Task[None]] = []
-        for number, gate in enumerate(gates):
-            tasks.append(asyncio.create_task(use(gated(number, gate))))
-            await gate.entering.wait()
-        await use(pool("h"))
-        shown = [name.partition(",")[0] for name in names()]
-        assert shown == ["pool('h')", *(f"gated({number}" for number in range(20))]
-        for gate in gates:
-            gate.open()
-        await asyncio.wait(tasks)
-
-    run(main())
+    factory = Factory(enter_waits=True)
+    tasks: list[asyncio.Task[Recorded]] = []
+    for port in range(20):
+        tasks.append(asyncio.create_task(factory.use("g", port)))
+        await factory.until_entering(port + 1)
+    await use(pool("h"))
+    assert [name.rpartition(".")[2] for name in names()] == ["pool('h')", *(f"_make('g', {port})" for port in range(20))]
+    for resource in factory.made:
+        resource.may_enter.set()
+    await asyncio.wait(tasks)
 
 
-def test_states(run: Run) -> None:
-    """A resource is entering, then open, then exiting, then gone."""
-    states: list[list[str]] = []
+@on_each_loop
+async def test_states() -> None:
+    """A resource is entering, then open, then exiting, then gone; `since` is the loop's time at the end of entering, in seconds."""
+    factory, loop = Factory(enter_waits=True), asyncio.get_running_loop()
 
-    @sticky_singleton_acm
-    def gated() -> Gate:
-        return gate
+    def shown() -> tuple[tuple[str, float | None], ...]:
+        return tuple((each.state, each.since) for each in resources())
 
-    gate: Gate
-
-    def note() -> None:
-        states.append([each.state for each in resources()])
-
-    async def main() -> None:
-        nonlocal gate
-        gate = Gate()
-        handle = gated()
-        note()
-        entering = asyncio.create_task(use(handle))
-        await gate.entering.wait()
-        note()
-        gate.may_enter.set()
-        await entering
-        note()
-        releasing = asyncio.create_task(release(gated))
-        await gate.exiting.wait()
-        note()
-        gate.may_exit.set()
-        await releasing
-        note()
-
-    run(main())
-    assert states == [[], ["entering"], ["open"], ["exiting"], []]
+    assert shown() == ()
+    using = asyncio.create_task(factory.use())
+    resource = await factory.until_entering()
+    assert shown() == (("entering", None),)
+    before = loop.time()
+    resource.may_enter.set()
+    await using
+    ((state, since),) = shown()
+    assert state == "open"
+    assert since is not None
+    assert before <= since <= loop.time()
+    resource.may_exit.clear()
+    releasing = asyncio.create_task(release(factory.make))
+    await resource.exiting.wait()
+    assert shown() == (("exiting", since),)
+    resource.may_exit.set()
+    await releasing
+    assert shown() == ()
 
 
-def test_an_abandoned_entering_is_shown_until_it_has_unwound(run: Run) -> None:
+@on_each_loop
+async def test_an_abandoned_entering_is_shown_until_it_has_unwound() -> None:
     """A cancelled entering that still cleans up is exiting, and then gone."""
+    entering, may_unwind = asyncio.Event(), asyncio.Event()
 
-    async def main() -> None:
-        entering, may_unwind = asyncio.Event(), asyncio.Event()
+    @asynccontextmanager
+    async def slow() -> AsyncGenerator[None]:
+        try:
+            entering.set()
+            await asyncio.Event().wait()
+        finally:
+            await may_unwind.wait()
+        yield
 
-        @asynccontextmanager
-        async def slow() -> AsyncGenerator[None]:
-            try:
-                entering.set()
-                await asyncio.Event().wait()
-            finally:
-                await may_unwind.wait()
-            yield
-
-        task = asyncio.create_task(enter(slow()))
-        await entering.wait()
-        task.cancel()
-        await asyncio.wait([task])
-        (info,) = resources()
-        assert (info.state, info.since) == ("exiting", None)
-        may_unwind.set()
-        await turns()
-        assert resources() == ()
-
-    run(main())
+    task = asyncio.create_task(enter(slow()))
+    await entering.wait()
+    await cancel(task)
+    (info,) = resources()
+    assert (info.state, info.since) == ("exiting", None)
+    may_unwind.set()
+    await turns()
+    assert resources() == ()
 
 
-def test_since_is_on_the_loops_clock(run: Run) -> None:
-    """`since` is the loop's own time at the end of entering, in seconds; None before, and the same ever after."""
-
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        gate = Gate()
-        entering = asyncio.create_task(enter(gate))
-        await gate.entering.wait()
-        assert resources()[0].since is None
-        before = loop.time()
-        gate.open()
-        await entering
-        after = loop.time()
-        since = resources()[0].since
-        assert since is not None
-        assert before <= since <= after
-        assert resources()[0].since == since
-
-    run(main())
-
-
-def test_what_it_uses(run: Run) -> None:
+@on_each_loop
+async def test_what_it_uses() -> None:
     """`uses` has the names of all that it has acquired, in that order, at its entering or later."""
+    go = asyncio.Event()
 
-    async def main() -> None:
-        go = asyncio.Event()
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def service() -> AsyncGenerator[asyncio.Task[None]]:
+        await use(users("h"))
+        await use(pool("other"))
 
-        @sticky_singleton_acm
-        @asynccontextmanager
-        async def service() -> AsyncGenerator[asyncio.Task[None]]:
-            async with users("h"), pool("other"):
-                pass
+        async def later() -> None:
+            await go.wait()
+            await use(pool("late"))
 
-            async def later() -> None:
-                await go.wait()
-                await use(pool("late"))
+        yield asyncio.create_task(later())
 
-            yield asyncio.create_task(later())
-
-        async with service() as task:
-            pass
-        uses = {each.name.rpartition("<locals>.")[2]: each.uses for each in resources()}
-        assert uses == {
-            "pool('h')": (),
-            "users('h')": ("pool('h')",),
-            "pool('other')": (),
-            "service()": ("users('h')", "pool('other')"),
-        }
-        go.set()
-        await task
-        assert resources()[3].uses == ("users('h')", "pool('other')", "pool('late')")
-
-    run(main())
+    task = await use(service())
+    assert [(short(each.name), each.uses) for each in resources()] == [
+        ("pool('h')", ()),
+        ("users('h')", ("pool('h')",)),
+        ("pool('other')", ()),
+        ("service()", ("users('h')", "pool('other')")),
+    ]
+    go.set()
+    await task
+    assert resources()[3].uses == ("users('h')", "pool('other')", "pool('late')")
 
 
 def test_its_tasks(run: Run) -> None:
@@ -312,22 +262,19 @@ def test_its_tasks(run: Run) -> None:
     started.clear()
 
 
-def test_the_fields_are_typed(run: Run) -> None:
+@on_each_loop
+async def test_the_fields_are_typed() -> None:
     """The static type of each field is that of its value."""
-
-    async def main() -> None:
-        await use(pool("h"))
-        snapshot = resources()
-        assert_type(snapshot, tuple[ResourceInfo, ...])
-        (info,) = snapshot
-        assert_type(info.name, str)
-        assert_type(info.state, Literal["entering", "open", "exiting"])
-        assert_type(info.since, float | None)
-        assert_type(info.uses, tuple[str, ...])
-        assert [type(getattr(info, field.name)) for field in dataclasses.fields(info)] == [str, str, float, tuple, tuple]
-        assert type(snapshot) is tuple
-
-    run(main())
+    await use(pool("h"))
+    snapshot = resources()
+    assert_type(snapshot, tuple[ResourceInfo, ...])
+    (info,) = snapshot
+    assert_type(info.name, str)
+    assert_type(info.state, Literal["entering", "open", "exiting"])
+    assert_type(info.since, float | None)
+    assert_type(info.uses, tuple[str, ...])
+    assert [type(getattr(info, field.name)) for field in dataclasses.fields(info)] == [str, str, float, tuple, tuple]
+    assert type(snapshot) is tuple
 
 
 def test_a_snapshot_does_not_change(run: Run) -> None:
@@ -354,49 +301,6 @@ def test_a_snapshot_does_not_change(run: Run) -> None:
     assert [info.state for info in run(main())] == ["open", "open"]
 
 
-def test_what_is_no_resource_is_not_shown(run: Run) -> None:
-    """Callbacks, singletons and shared coroutines are not entered, and so not shown; nor is a call whose block was not run."""
-
-    @singleton
-    def token() -> object:
-        return object()
-
-    @singleton
-    async def shared() -> str:
-        return "s"
-
-    async def main() -> None:
-        atexit.register(int)
-        token()
-        await shared()
-        pool("never")
-        assert resources() == ()
-        assert format_resources() == ""
-
-    run(main())
-
-
-def test_what_was_made_but_not_entered_is_not_shown(run: Run) -> None:
-    """A factory that starts a task when it makes its resource has something to end, but nothing is open before the block."""
-
-    @sticky_singleton_acm
-    def eager() -> Gate:
-        tasks.append(asyncio.create_task(asyncio.Event().wait()))
-        return Gate().open()
-
-    tasks: list[asyncio.Task[Any]] = []
-
-    async def main() -> None:
-        handle = eager()
-        assert resources() == ()
-        assert format_resources() == ""
-        await use(handle)
-        assert [info.tasks for info in resources()] == [(tasks[0],)]
-
-    run(main())
-    assert tasks[0].cancelled()
-
-
 def test_a_second_loop_shows_its_own(run: Run) -> None:
     """Each loop shows what is open on it alone, also while another one runs in another thread."""
     both = threading.Barrier(2)
@@ -408,10 +312,7 @@ def test_a_second_loop_shows_its_own(run: Run) -> None:
         both.wait(30)
         shown.append(names())
 
-    def in_thread(host: str) -> None:
-        run(main(host))
-
-    threads = [threading.Thread(target=in_thread, args=(host,)) for host in "ab"]
+    threads = [threading.Thread(target=lambda host=host: run(main(host))) for host in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -423,18 +324,15 @@ def test_they_can_be_asked_from_within_and_while_the_loop_ends(run: Run) -> None
     """An exit sees itself exiting, and what is still open; a callback at the end does, too."""
     seen: list[list[tuple[str, str]]] = []
 
-    def note() -> None:
-        seen.append([(each.name.rpartition("<locals>.")[2], each.state) for each in resources()])
-
     @asynccontextmanager
     async def last() -> AsyncGenerator[None]:
         yield
-        note()
+        seen.append(states())
 
     async def main() -> None:
         await use(pool("h"))
         await enter(last())
-        atexit.register(note)
+        atexit.register(lambda: seen.append(states()))
 
     run(main())
     assert seen == [[("pool('h')", "open"), ("last", "open")], [("pool('h')", "open"), ("last", "exiting")]]
@@ -443,7 +341,8 @@ def test_they_can_be_asked_from_within_and_while_the_loop_ends(run: Run) -> None
 # How it reads.
 
 
-def test_repr_is_one_line(run: Run) -> None:
+@on_each_loop
+async def test_repr_is_one_line() -> None:
     """The repr of each is one readable line with all of it."""
 
     @sticky_singleton_acm
@@ -455,94 +354,81 @@ def test_repr_is_one_line(run: Run) -> None:
         for task in tasks:
             task.cancel()
 
-    async def main() -> None:
-        gate = Gate()
-        entering = asyncio.create_task(enter(gate))
-        await use(service("two\nlines"))
-        infos = resources()
-        lines = [repr(info) for info in infos]
-        assert lines[0] == f"<pool('h'): open since {infos[0].since:.3f} s>"
-        assert lines[1] == f"<users('h'): open since {infos[1].since:.3f} s; uses pool('h')>"
-        assert lines[2].endswith(f": open since {infos[2].since:.3f} s; uses users('h'); 2 tasks>")
-        assert lines[3] == "<Gate: entering>"
-        assert not any("\n" in line for line in lines)
-        gate.open()
-        await entering
-
-    run(main())
+    resource = Recorded()
+    entering = await begin_to_enter(resource)
+    await use(service("two\nlines"))
+    infos = resources()
+    lines = [repr(info) for info in infos]
+    assert lines[0] == f"<pool('h'): open since {infos[0].since:.3f} s>"
+    assert lines[1] == f"<users('h'): open since {infos[1].since:.3f} s; uses pool('h')>"
+    assert lines[2].endswith(f": open since {infos[2].since:.3f} s; uses users('h'); 2 tasks>")
+    assert lines[3] == "<Recorded: entering>"
+    assert not any("\n" in line for line in lines)
+    resource.may_enter.set()
+    await entering
 
 
-def test_the_tree(run: Run) -> None:
+@on_each_loop
+async def test_the_tree() -> None:
     """`format_resources` is a line for each, with what it uses below it, in full the first time alone."""
 
     @sticky_singleton_acm
     @asynccontextmanager
     async def service() -> AsyncGenerator[None]:
-        async with users("h"), pool("h"), pool("other"):
-            yield
+        for acm in (users("h"), pool("h"), pool("other")):
+            await use(acm)
+        yield
 
-    async def main() -> None:
-        gate = Gate()
-        await use(service())
-        await use(pool("alone"))
-        entering = asyncio.create_task(enter(gate))
-        await gate.entering.wait()
-        since = {each.name.rpartition("<locals>.")[2]: each.since for each in resources()}
+    await use(service())
+    await use(pool("alone"))
+    resource = Recorded()
+    entering = await begin_to_enter(resource)
+    since = {short(each.name): each.since for each in resources()}
 
-        def in_full(name: str) -> str:
-            return f"{name} (open since {since[name]:.3f} s)"
+    def in_full(name: str) -> str:
+        return f"{name} (open since {since[name]:.3f} s)"
 
-        assert format_resources().replace("test_the_tree.<locals>.", "").splitlines() == [
-            in_full("service()"),
-            "    " + in_full("users('h')"),
-            "        " + in_full("pool('h')"),
-            "    pool('h') (open, see above)",
-            "    " + in_full("pool('other')"),
-            in_full("pool('alone')"),
-            "Gate (entering)",
-        ]
-        gate.open()
-        await entering
-
-    run(main())
+    assert format_resources().replace("test_the_tree.<locals>.", "").splitlines() == [
+        in_full("service()"),
+        "    " + in_full("users('h')"),
+        "        " + in_full("pool('h')"),
+        "    pool('h') (open, see above)",
+        "    " + in_full("pool('other')"),
+        in_full("pool('alone')"),
+        "Recorded (entering)",
+    ]
+    resource.may_enter.set()
+    await entering
 
 
-def test_a_circle_of_uses_has_an_end_in_the_tree(run: Run) -> None:
+@on_each_loop
+async def test_a_circle_of_uses_has_an_end_in_the_tree() -> None:
     """Two resources that came to use each other are both shown, each in full once."""
+    go = asyncio.Event()
 
-    async def main() -> None:
-        go = asyncio.Event()
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def first() -> AsyncGenerator[asyncio.Task[None]]:
+        async def later() -> None:
+            await go.wait()
+            await use(second())
 
-        @sticky_singleton_acm
-        @asynccontextmanager
-        async def first() -> AsyncGenerator[asyncio.Task[None]]:
-            async def later() -> None:
-                await go.wait()
-                await use(second())
+        yield asyncio.create_task(later())
 
-            yield asyncio.create_task(later())
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def second() -> AsyncGenerator[None]:
+        await use(first())
+        yield
 
-        @sticky_singleton_acm
-        @asynccontextmanager
-        async def second() -> AsyncGenerator[None]:
-            await use(first())
-            yield
-
-        async with first() as task:
-            pass
-        await use(second())
-        go.set()
-        await task
-        lines = format_resources().splitlines()
-        assert [line.lstrip().partition(" ")[0].rpartition("<locals>.")[2] for line in lines] == [
-            "first()",
-            "second()",
-            "first()",
-        ]
-        assert [len(line) - len(line.lstrip()) for line in lines] == [0, 4, 8]
-        assert lines[2].endswith("(open, see above)")
-
-    run(main())
+    task = await use(first())
+    await use(second())
+    go.set()
+    await task
+    lines = format_resources().splitlines()
+    assert [short(line.lstrip().partition(" ")[0]) for line in lines] == ["first()", "second()", "first()"]
+    assert [len(line) - len(line.lstrip()) for line in lines] == [0, 4, 8]
+    assert lines[2].endswith("(open, see above)")
 
 
 SECRET = "hunter2"
@@ -569,14 +455,14 @@ def test_secrets_are_masked_in_all_that_is_shown(
     @sticky_singleton_acm
     @asynccontextmanager
     async def service() -> AsyncGenerator[None]:
-        async with pool(*args, **kwargs):
-            yield
+        await use(pool(*args, **kwargs))
+        yield
 
     async def main() -> str:
         handle = pool(*args, **kwargs)
         async with handle, service():
             shown = [*names(), *map(repr, resources()), format_resources(), repr(handle)]
-            shown += [use for info in resources() for use in info.uses]
+            shown += [used for info in resources() for used in info.uses]
         with pytest.raises(RuntimeError) as caught:
             await release(pool, *args, **kwargs)
         return "\n".join([*shown, str(caught.value)])
@@ -594,7 +480,7 @@ def test_secrets_are_masked_in_all_that_is_shown(
 def logged(caplog: pytest.LogCaptureFixture) -> list[str]:
     records = [record for record in caplog.records if record.name == "asyncio_loop_local"]
     assert {record.levelno for record in records} <= {logging.DEBUG}
-    return [record.getMessage().replace(f"{__name__}.", "") for record in records]
+    return [record.getMessage() for record in records]
 
 
 def test_entering_and_exiting_are_logged(run: Run, caplog: pytest.LogCaptureFixture) -> None:
@@ -603,21 +489,14 @@ def test_entering_and_exiting_are_logged(run: Run, caplog: pytest.LogCaptureFixt
     async def main() -> None:
         await use(users("h"))
         await use(users("h"))
-        await enter(Gate().open())
+        await enter(Recorded())
         assert await release(users, "h")
 
     with caplog.at_level(logging.DEBUG, "asyncio_loop_local"):
         run(main())
     assert logged(caplog) == [
-        "entered pool('h')",
-        "entered users('h')",
-        "entered Gate",
-        "exiting users('h')",
-        "exited users('h')",
-        "exiting Gate",
-        "exited Gate",
-        "exiting pool('h')",
-        "exited pool('h')",
+        *("entered pool('h')", "entered users('h')", "entered Recorded"),
+        *(f"{step} {name}" for name in ("users('h')", "Recorded", "pool('h')") for step in ("exiting", "exited")),
     ]
 
 
@@ -625,22 +504,12 @@ def test_what_was_never_entered_is_not_logged_as_exited(run: Run, caplog: pytest
     """A failed or cancelled enter, and a call whose block was not run, say nothing of an exit."""
 
     async def main() -> None:
-        async def fail() -> None:
-            raise ValueError
-
-        @asynccontextmanager
-        async def fails() -> AsyncGenerator[None]:
-            await fail()
-            yield
-
         pool("never")
+        fails = Recorded()
+        fails.enter_error = ValueError()
         with pytest.raises(ValueError):
-            await enter(fails())
-        gate = Gate()
-        entering = asyncio.create_task(enter(gate))
-        await gate.entering.wait()
-        entering.cancel()
-        await asyncio.wait([entering])
+            await enter(fails)
+        await cancel(await begin_to_enter(Recorded()))
 
     with caplog.at_level(logging.DEBUG, "asyncio_loop_local"):
         run(main())
