@@ -9,31 +9,15 @@ from pathlib import Path
 
 import pytest
 
-from server_process import answers_of, notes_of, server_process, write_app
+from server_process import SESSION, answers_of, notes_of, server_process, write_app
 from servers import LONGEST_WAIT, HttpServer
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals there")
 
 APP = """
-    import asyncio, socket, sys
-    from contextlib import asynccontextmanager
-
+    import socket, sys
     import uvloop
-    from aiohttp import ClientSession, web
-
-    from asyncio_loop_local import sticky_singleton_acm
-
-    @sticky_singleton_acm
-    @asynccontextmanager
-    async def make_session():
-        note("opened")
-        async with ClientSession(os.environ["UPSTREAM"]) as session:
-            yield session
-        note(await asyncio.to_thread(lambda: "closed"))
-
-    async def fetch(path):
-        async with make_session() as session, session.get(path) as answer:
-            return await answer.text()
+    from aiohttp import web
 
     async def relay(request):
         return web.json_response(await fetch(request.path))
@@ -75,7 +59,7 @@ APP = """
 @pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
 def test_run_app_is_told_to_stop(told: signal.Signals, loop: str, tmp_path: Path) -> None:
     """Hundreds of requests share one session, which is there for all that ends with the server, and is closed after it."""
-    write_app(tmp_path, APP)
+    write_app(tmp_path, SESSION, APP)
     with HttpServer() as upstream, server_process(tmp_path, "app.py", "{fd}", loop, UPSTREAM=upstream.url) as server:
         answers = answers_of(server.url, 300)
         hanging = http.client.HTTPConnection(server.url.removeprefix("http://"), timeout=LONGEST_WAIT)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from typing import Any, Protocol, TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.abc
@@ -13,37 +13,29 @@ import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
 import asyncio_loop_local
+from conftest import Run, run_on_asyncio
+from lingering import Reports, begin_to_linger
 
 T = TypeVar("T")
 
 
-class RunFunction(Protocol):
-    """Runs an async function on a loop of its own, as `anyio.run` does."""
+def by_anyio(main: Coroutine[Any, Any, T], **options: bool) -> T:
+    async def await_main() -> T:
+        return await main
 
-    def __call__(self, main: Callable[[], Awaitable[T]], /) -> T: ...
-
-
-def by_asyncio(main: Callable[[], Awaitable[T]], /) -> T:
-    async def as_coroutine() -> T:
-        return await main()
-
-    return asyncio.run(as_coroutine())
+    return anyio.run(await_main, backend_options=options)
 
 
-def by_anyio(main: Callable[[], Awaitable[T]], /) -> T:
-    return anyio.run(main)
+def by_anyio_on_uvloop(main: Coroutine[Any, Any, T], /) -> T:
+    return by_anyio(main, use_uvloop=True)
 
 
-def by_anyio_on_uvloop(main: Callable[[], Awaitable[T]], /) -> T:
-    return anyio.run(main, backend_options={"use_uvloop": True})
+def by_anyio_in_debug_mode(main: Coroutine[Any, Any, T], /) -> T:
+    return by_anyio(main, debug=True)
 
 
-def by_anyio_in_debug_mode(main: Callable[[], Awaitable[T]], /) -> T:
-    return anyio.run(main, backend_options={"debug": True})
-
-
-RUNS: dict[str, RunFunction] = {
-    "asyncio.run": by_asyncio,
+RUNS: dict[str, Run] = {
+    "asyncio.run": run_on_asyncio,
     "anyio.run": by_anyio,
     "anyio.run, uvloop": by_anyio_on_uvloop,
     "anyio.run, debug": by_anyio_in_debug_mode,
@@ -51,18 +43,9 @@ RUNS: dict[str, RunFunction] = {
 
 
 @pytest.fixture(params=list(RUNS))
-def run(request: pytest.FixtureRequest) -> RunFunction:
-    return RUNS[request.param]
-
-
-@pytest.fixture
-def reported() -> list[dict[str, Any]]:
-    """What the loop's exception handler has been given; `collect` sets it on the running loop."""
-    return []
-
-
-def collect(reported: list[dict[str, Any]]) -> None:
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context))
+def run(request: pytest.FixtureRequest, reports: Reports) -> Run:
+    """Each way to run a loop; what the loop reports is recorded."""
+    return reports.watched(RUNS[request.param])
 
 
 class Log:
@@ -94,7 +77,7 @@ class Log:
         self.events.append(f"exit {name}")
 
 
-def test_a_worker_in_a_task_group_serves_all_tasks_to_the_end(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_a_worker_in_a_task_group_serves_all_tasks_to_the_end(run: Run) -> None:
     """A worker that a resource starts in its task group serves every task, and those that clean up when the loop ends too."""
     log = Log()
 
@@ -116,29 +99,21 @@ def test_a_worker_in_a_task_group_serves_all_tasks_to_the_end(run: RunFunction, 
         async with worker() as orders:
             await orders.send(what)
 
-    async def linger() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            await order("at the end")
-
-    async def main() -> asyncio.Task[None]:
-        collect(reported)
-        task = asyncio.create_task(linger())
+    async def main() -> list[asyncio.Task[None]]:
+        tasks = await begin_to_linger(1, lambda: order("at the end"))
         async with anyio.create_task_group() as mine:
             for number in range(3):
                 mine.start_soon(order, f"by task {number}")
-        return task
+        return tasks
 
-    assert run(main).cancelled()
+    assert run(main())[0].cancelled()
     assert log.events[0] == "enter group"
     assert sorted(log.events[1:4]) == ["by task 0", "by task 1", "by task 2"]
     assert log.events[4:] == ["at the end", "exit group"]
     assert log.tasks["group"][0] == log.tasks["group"][1]
-    assert reported == []
 
 
-def test_tasks_that_users_start_in_a_task_group_end_with_the_users(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_tasks_that_users_start_in_a_task_group_end_with_the_users(run: Run, reports: Reports) -> None:
     """What a user's task starts in a resource's task group is the user's, and ends before the resource does."""
     log = Log()
     group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
@@ -155,7 +130,6 @@ def test_tasks_that_users_start_in_a_task_group_end_with_the_users(run: RunFunct
             group.start_soon(work, begun, name="worker")
 
     async def main() -> None:
-        collect(reported)
         begun = anyio.Event()
         async with anyio.create_task_group() as mine:
             mine.start_soon(start, begun)
@@ -163,14 +137,14 @@ def test_tasks_that_users_start_in_a_task_group_end_with_the_users(run: RunFunct
         assert [task.get_name() for task in asyncio.all_tasks() - {asyncio.current_task()}] == ["worker"]
         log.events.append("main ends")
 
-    run(main)
+    run(main())
     assert log.events == ["enter group", "main ends", "worker ends", "exit group"]
     assert log.tasks["group"][0] == log.tasks["group"][1]
     # anyio cancels a task group when a task of it is cancelled from outside, and that is reported, but never this:
-    assert not [context for context in reported if "different task" in str(context["exception"])]
+    assert not [report for report in reports.take() if "different task" in str(report["exception"])]
 
 
-def test_scopes_entered_by_different_tasks_are_left_in_their_own(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_scopes_entered_by_different_tasks_are_left_in_their_own(run: Run) -> None:
     """Scopes that were first asked for by several tasks at once are left newest first, each in the task that entered it."""
     log = Log()
     group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
@@ -182,23 +156,21 @@ def test_scopes_entered_by_different_tasks_are_left_in_their_own(run: RunFunctio
                 pass
 
     async def main() -> None:
-        collect(reported)
         for _ in range(2):
             async with anyio.create_task_group() as mine:
                 for number in range(3):
                     mine.start_soon(ask, group_of, f"group {number}")
                     mine.start_soon(ask, scope_of, f"scope {number}")
 
-    run(main)
+    run(main())
     entered, left = log.events[:6], log.events[6:]
     assert sorted(entered) == [f"enter {kind} {number}" for kind in ("group", "scope") for number in range(3)]
     assert left == [event.replace("enter", "exit") for event in reversed(entered)]
     assert all(len(tasks) == 2 and tasks[0] == tasks[1] for tasks in log.tasks.values())
     assert len({tasks[0].id for tasks in log.tasks.values()}) == 6
-    assert reported == []
 
 
-def test_enter_and_sticky_acm_hold_task_groups_too(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_enter_and_sticky_acm_hold_task_groups_too(run: Run) -> None:
     """A bare task group, which insists on its task, can be entered by one task and used by others until the end."""
     done: list[str] = []
 
@@ -214,7 +186,6 @@ def test_enter_and_sticky_acm_hold_task_groups_too(run: RunFunction, reported: l
             assert await group.start(work_when_asked, name) == f"{name} is ready"
 
     async def main() -> None:
-        collect(reported)
         entered = await asyncio_loop_local.enter(anyio.create_task_group())
         sticky = asyncio_loop_local.sticky_acm(anyio.create_task_group())
         async with anyio.create_task_group() as mine:
@@ -225,18 +196,16 @@ def test_enter_and_sticky_acm_hold_task_groups_too(run: RunFunction, reported: l
         entered.start_soon(work, "in the entered one")
         await anyio.wait_all_tasks_blocked()
 
-    run(main)
+    run(main())
     assert sorted(done) == ["in the entered one", "in the sticky one", "one", "other"]
-    assert reported == []
 
 
-def test_a_callers_cancelled_scope_takes_nothing_from_the_others(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_a_callers_cancelled_scope_takes_nothing_from_the_others(run: Run) -> None:
     """A resource that was entered inside somebody's cancel scope does not notice that the scope is cancelled."""
     log = Log()
     group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
 
     async def main() -> None:
-        collect(reported)
         groups: list[anyio.abc.TaskGroup] = []
         with anyio.CancelScope() as scope:
             async with group_of("group") as group:
@@ -254,14 +223,11 @@ def test_a_callers_cancelled_scope_takes_nothing_from_the_others(run: RunFunctio
     async def done_at_once(done: anyio.Event) -> None:
         done.set()
 
-    run(main)
+    run(main())
     assert log.events == ["enter group", "exit group"]
-    assert reported == []
 
 
-def test_a_caller_whose_scope_is_cancelled_while_entering_leaves_it_to_the_others(
-    run: RunFunction, reported: list[dict[str, Any]]
-) -> None:
+def test_a_caller_whose_scope_is_cancelled_while_entering_leaves_it_to_the_others(run: Run) -> None:
     """If the scope of the first of two callers is cancelled while they wait, entering goes on for the second."""
     entering, may_go_on = asyncio.Event(), asyncio.Event()
     entered = 0
@@ -287,7 +253,6 @@ def test_a_caller_whose_scope_is_cancelled_while_entering_leaves_it_to_the_other
             assert not mine.cancel_called
 
     async def main() -> None:
-        collect(reported)
         scope = anyio.CancelScope()
         async with anyio.create_task_group() as group:
             group.start_soon(first, scope)
@@ -298,12 +263,11 @@ def test_a_caller_whose_scope_is_cancelled_while_entering_leaves_it_to_the_other
             await anyio.wait_all_tasks_blocked()
             may_go_on.set()
 
-    run(main)
+    run(main())
     assert entered == 1
-    assert reported == []
 
 
-def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: Run, reports: Reports) -> None:
     """When a task of a resource's task group fails, the resource ends, is reported by name, and the next call makes another."""
     log = Log()
     group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
@@ -312,16 +276,9 @@ def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: RunFunc
         raise OSError("the connection broke")
 
     async def main() -> None:
-        told = anyio.Event()
-
-        def handle(_loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-            reported.append(context)
-            told.set()
-
-        asyncio.get_running_loop().set_exception_handler(handle)
         async with group_of("group") as first:
             first.start_soon(fail)
-            await told.wait()
+            await reports.came.wait()
         assert log.events == ["enter group", "exit group"]
         async with group_of("group") as second:
             assert second is not first
@@ -329,16 +286,16 @@ def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: RunFunc
         async with group_of("group") as again:
             assert again is second
 
-    run(main)
+    run(main())
     assert log.events == ["enter group", "exit group"] * 2
-    (context,) = reported
+    (context,) = reports.take()
     assert "group('group')" in context["message"]
     assert "died while it was held" in context["message"]
     assert repr(context["exception"]).startswith("ExceptionGroup(")
     assert "OSError('the connection broke')" in repr(context["exception"])
 
 
-def test_a_cancelled_task_uses_a_task_group_in_its_finally(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_a_cancelled_task_uses_a_task_group_in_its_finally(run: Run) -> None:
     """At the end of the loop, what the user's last task starts in a resource's task group still runs."""
     log = Log()
     group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
@@ -347,28 +304,23 @@ def test_a_cancelled_task_uses_a_task_group_in_its_finally(run: RunFunction, rep
         log.events.append("answered")
         answered.set()
 
-    async def linger() -> None:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            answered = asyncio.Event()
-            async with group_of("group") as group:
-                group.start_soon(answer, answered)
-                await answered.wait()
+    async def ask() -> None:
+        answered = asyncio.Event()
+        async with group_of("group") as group:
+            group.start_soon(answer, answered)
+            await answered.wait()
 
-    async def main() -> asyncio.Task[None]:
-        collect(reported)
-        task = asyncio.create_task(linger())
+    async def main() -> list[asyncio.Task[None]]:
+        tasks = await begin_to_linger(1, ask)
         async with group_of("group"):
             await anyio.wait_all_tasks_blocked()
-        return task
+        return tasks
 
-    assert run(main).cancelled()
+    assert run(main())[0].cancelled()
     assert log.events == ["enter group", "answered", "exit group"]
-    assert reported == []
 
 
-def test_a_resource_may_time_out_while_it_is_entered(run: RunFunction, reported: list[dict[str, Any]]) -> None:
+def test_a_resource_may_time_out_while_it_is_entered(run: Run) -> None:
     """A resource whose own ``fail_after`` ends its entering raises the ``TimeoutError`` to its callers, and is tried again."""
     tries = 0
 
@@ -382,13 +334,11 @@ def test_a_resource_may_time_out_while_it_is_entered(run: RunFunction, reported:
             yield tries
 
     async def main() -> None:
-        collect(reported)
         with pytest.raises(TimeoutError):
             async with hasty():
                 raise AssertionError
         async with hasty() as value:
             assert value == 2
 
-    run(main)
+    run(main())
     assert tries == 2
-    assert reported == []

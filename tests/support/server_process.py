@@ -27,6 +27,24 @@ def note(what):
         file.write(f"{os.getpid()} {what}\\n")
 """
 
+SESSION = """
+import asyncio
+from contextlib import asynccontextmanager
+from aiohttp import ClientSession
+from asyncio_loop_local import sticky_singleton_acm
+
+@sticky_singleton_acm
+@asynccontextmanager
+async def make_session():
+    note("opened")
+    async with ClientSession(os.environ["UPSTREAM"]) as session:
+        yield session
+    note(await asyncio.to_thread(lambda: "closed"))
+
+async def fetch(path):
+    async with make_session() as session, session.get(path) as answer:
+        return await answer.text()
+"""
 
 LIFESPAN = """
 from asyncio_loop_local import aclose
