@@ -1,7 +1,7 @@
 """Changes one small thing in the library at a time (a mutant), and prints the changes that the core's tests do not notice.
 
 `make mutants` tries a sample of 200, always the same one. `make mutants ARGS='--sample 50 --seed 7 _keys _waiters'` tries another
-one, of these modules. The changes are cosmic-ray's. Each process works on a copy of the checkout; the tests of the module run first.
+one, of these modules. The changes are cosmic-ray's. Each process works on a copy of the checkout. A module's own tests run first.
 """
 
 from __future__ import annotations
