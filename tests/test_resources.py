@@ -152,7 +152,7 @@ async def test_what_is_being_entered_comes_last_in_order() -> None:
 
 @on_each_loop
 async def test_states() -> None:
-    """A resource is entering, then open, then exiting, then gone; `since` is the loop's time at the end of entering, in seconds."""
+    """A resource is entering, open, exiting, then gone; `since` is the loop's time at the end of entering, in seconds."""
     factory, loop = Factory(enter_waits=True), asyncio.get_running_loop()
 
     def shown() -> tuple[tuple[str, float | None], ...]:
