@@ -13,21 +13,18 @@ from pathlib import Path
 
 import pytest
 
+from server_process import NOTE, notes_of, write_app
+
 EXAMPLE = Path(__file__).parents[2] / "examples" / "dask_pool.py"
 
 POOL = """
     import asyncio
-    import os
     from contextlib import asynccontextmanager
 
     import asyncio_loop_local
     from asyncio_loop_local import LoopVar, sticky_singleton_acm
 
     tasks_run = LoopVar("tasks_run", default=0)
-
-    def note(what):
-        with open("log", "a") as file:
-            file.write(f"{what} {os.getpid()}\\n")
 
     @sticky_singleton_acm
     @asynccontextmanager
@@ -93,40 +90,31 @@ def run_script(directory: Path, script: str, *, then: str = "pass") -> tuple[lis
     return [tuple(each) for each in results], counted
 
 
-def log_of(directory: Path) -> dict[int, list[str]]:
-    """What each process has noted."""
-    noted: dict[int, list[str]] = {}
-    for line in (directory / "log").read_text().splitlines():
-        what, pid = line.split()
-        noted.setdefault(int(pid), []).append(what)
-    return noted
-
-
 @pytest.mark.parametrize("where", ["in a module", "in the main module"])
 def test_one_pool_per_worker(where: str, tmp_path: Path) -> None:
     """All tasks of a worker share its pool and variables, wherever these are defined: opened once, closed at the worker's end."""
     if where == "in a module":
-        (tmp_path / "pools.py").write_text(textwrap.dedent(POOL))
-        script = "from pools import *" + CLUSTER.replace("\n    ", "\n")
+        write_app(tmp_path, POOL)
+        script = "from app import *" + CLUSTER.replace("\n    ", "\n")
     else:
-        script = POOL + CLUSTER
+        script = textwrap.indent(NOTE, "    ") + POOL + CLUSTER
     results, counted = run_script(tmp_path, script)
     assert len(results) == 200
     workers = {worker for worker, _, _ in results}
     assert len(workers) == 2
     assert os.getpid() not in workers
     assert len(set(results)) == 2  # each worker has one loop, and on it one pool
-    assert log_of(tmp_path) == {worker: ["opened", "closed"] for worker in workers}
+    assert notes_of(tmp_path) == {worker: ["opened", "closed"] for worker in workers}
     assert sorted(counted) == sorted(Counter(worker for worker, _, _ in results).values())
 
 
 def test_aclose_on_every_worker(tmp_path: Path) -> None:
     """`client.run(aclose)` ends what all workers hold while the cluster is still up; the next tasks open it anew."""
-    (tmp_path / "pools.py").write_text(textwrap.dedent(POOL))
+    write_app(tmp_path, POOL)
     then = "client.run(asyncio_loop_local.aclose); client.run(note, 'between'); results += run_tasks(client)"
-    results, _ = run_script(tmp_path, "from pools import *" + CLUSTER.replace("\n    ", "\n"), then=then)
+    results, _ = run_script(tmp_path, "from app import *" + CLUSTER.replace("\n    ", "\n"), then=then)
     assert len(results) == 400
-    noted = log_of(tmp_path)
+    noted = notes_of(tmp_path)
     assert len(noted) == 2
     assert set(map(tuple, noted.values())) == {("opened", "closed", "between", "opened", "closed")}
 

@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
-from itertools import count
 from pathlib import Path
 from typing import Annotated
 
@@ -18,10 +17,10 @@ from fastapi import BackgroundTasks, Depends, FastAPI
 from fastapi.responses import StreamingResponse
 from fastapi.testclient import TestClient
 
-from asyncio_loop_local import sticky_singleton_acm
 from conftest import Run
 from server_process import answers_of, notes_of, server_process, two_workers, write_app
 from servers import HttpServer
+from shared_numbers import log, make_numbers, next_number
 
 APP = """
     import asyncio
@@ -127,20 +126,10 @@ def test_fact_a_worker_of_uvicorn_dies_before_its_loop_ends(told: signal.Signals
 
 # In one process
 
-log: list[str] = []
-
 
 @pytest.fixture(autouse=True)
 def empty_log() -> None:
     log.clear()
-
-
-@sticky_singleton_acm
-@asynccontextmanager
-async def make_numbers() -> AsyncGenerator[Iterator[int]]:
-    log.append("opened")
-    yield count()
-    log.append(await asyncio.to_thread(lambda: "closed"))
 
 
 async def numbers_of_the_loop() -> AsyncGenerator[Iterator[int]]:
@@ -152,8 +141,7 @@ Numbers = Annotated[Iterator[int], Depends(numbers_of_the_loop)]
 
 
 async def log_number(what: str) -> None:
-    async with make_numbers() as numbers:
-        log.append(f"{what} {next(numbers)}")
+    log.append(f"{what} {await next_number()}")
 
 
 @asynccontextmanager
@@ -179,9 +167,8 @@ async def background(tasks: BackgroundTasks) -> None:
 @app.get("/stream")
 async def stream() -> StreamingResponse:
     async def digits() -> AsyncGenerator[str]:
-        async with make_numbers() as numbers:
-            for _ in range(3):
-                yield f"{next(numbers)} "
+        for _ in range(3):
+            yield f"{await next_number()} "
 
     return StreamingResponse(digits())
 

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator
-from contextlib import asynccontextmanager
-from itertools import count
 from typing import Any
 
 import httpx
@@ -13,28 +10,13 @@ import pytest
 from asgiref.wsgi import WsgiToAsgi
 from flask import Flask
 
-from asyncio_loop_local import sticky_singleton_acm
 from conftest import Run
-
-log: list[str] = []
+from shared_numbers import log, next_number
 
 
 @pytest.fixture(autouse=True)
 def empty_log() -> None:
     log.clear()
-
-
-@sticky_singleton_acm
-@asynccontextmanager
-async def make_numbers() -> AsyncGenerator[Iterator[int]]:
-    log.append("opened")
-    yield count()
-    log.append(await asyncio.to_thread(lambda: "closed"))
-
-
-async def next_number() -> int:
-    async with make_numbers() as numbers:
-        return next(numbers)
 
 
 async def two_numbers() -> list[int]:

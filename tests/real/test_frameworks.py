@@ -6,9 +6,7 @@ import asyncio
 import json
 import signal
 import socket
-import subprocess
 import sys
-import textwrap
 import threading
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
@@ -22,6 +20,7 @@ from aiohttp import ClientSession, web
 from asgiref.sync import async_to_sync, sync_to_async
 
 from asyncio_loop_local import atexit, sticky_singleton_acm, storage
+from server_process import notes_of, server_process, write_app
 
 log: list[str] = []
 
@@ -291,68 +290,56 @@ WAYS_TO_STOP = {
 }
 
 
+UVICORN = """
+    import asyncio, signal, sys
+    from contextlib import asynccontextmanager
+    import uvicorn
+    from asyncio_loop_local import aclose, sticky_singleton_acm
+
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def make():
+        note("enter")
+        yield iter(range(1, 100))
+        note(await asyncio.to_thread(lambda: "exit"))
+
+    async def at_shutdown():
+        pass
+
+    SETTING
+
+    async def app(scope, receive, send):
+        if scope["type"] == "lifespan":
+            await receive()
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+            await at_shutdown()
+            await send({"type": "lifespan.shutdown.complete"})
+            return
+        async with make() as numbers:
+            body = str(next(numbers)).encode()
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": body})
+
+    fd, loop = sys.argv[1:]
+    uvicorn.run(app, fd=int(fd), loop=loop, lifespan="on", log_level="warning")
+"""
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals there")
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
 @pytest.mark.parametrize("way", list(WAYS_TO_STOP))
 def test_uvicorn_in_a_process(loop: str, way: str, tmp_path: Path) -> None:
     """A `uvicorn` process that is told to stop ends the resources of its loop before it ends itself."""
     told, setting, status = WAYS_TO_STOP[way]
-    (tmp_path / "app.py").write_text(
-        textwrap.dedent("""
-            import asyncio, signal, sys
-            from contextlib import asynccontextmanager
-            import uvicorn
-            from asyncio_loop_local import aclose, sticky_singleton_acm
-
-            def note(what):
-                with open("log", "a") as file:
-                    file.write(what + "\\n")
-
-            @sticky_singleton_acm
-            @asynccontextmanager
-            async def make():
-                note("enter")
-                yield iter(range(1, 100))
-                note(await asyncio.to_thread(lambda: "exit"))
-
-            async def at_shutdown():
-                pass
-
-            SETTING
-
-            async def app(scope, receive, send):
-                if scope["type"] == "lifespan":
-                    await receive()
-                    await send({"type": "lifespan.startup.complete"})
-                    await receive()
-                    await at_shutdown()
-                    await send({"type": "lifespan.shutdown.complete"})
-                    return
-                async with make() as numbers:
-                    body = str(next(numbers)).encode()
-                await send({"type": "http.response.start", "status": 200, "headers": []})
-                await send({"type": "http.response.body", "body": body})
-
-            fd, loop = sys.argv[1:]
-            uvicorn.run(app, fd=int(fd), loop=loop, lifespan="on", log_level="warning")
-        """).replace("SETTING", setting)
-    )
-    with bound_socket() as bound:
-        bound.listen()  # requests wait in it until the server is there
-        command = [sys.executable, "-W", "error::ResourceWarning", "app.py", str(bound.fileno()), loop]
-        server = subprocess.Popen(command, cwd=tmp_path, pass_fds=[bound.fileno()], stderr=subprocess.PIPE, text=True)
-        try:
-            with httpx.Client(base_url=url_of(bound), trust_env=False, timeout=30) as client:
-                assert [client.get("/").text for _ in range(3)] == ["1", "2", "3"]
-            server.send_signal(told)
-            _, stderr = server.communicate(timeout=30)
-        finally:
-            server.kill()
-            server.wait()
-    assert (tmp_path / "log").read_text().split() == ["enter", "exit"]
-    assert "Traceback" not in stderr
-    assert "Warning" not in stderr
-    assert server.returncode == status
+    write_app(tmp_path, UVICORN.replace("SETTING", setting))
+    with server_process(tmp_path, "app.py", "{fd}", loop) as server:
+        with httpx.Client(base_url=server.url, trust_env=False, timeout=30) as client:
+            assert [client.get("/").text for _ in range(3)] == ["1", "2", "3"]
+        assert server.stop(told) == status
+    (notes,) = notes_of(tmp_path).values()
+    assert notes == ["enter", "exit"]
+    assert server.complaints == []
 
 
 # Loops for one call each

@@ -197,8 +197,7 @@ class Subscriber:
         self.messages: list[str] = []
         self._url = url
         self._subject = subject
-        self._changed = threading.Condition()
-        self._connected: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event, Connection]] = Future()
+        self._connected: Future[tuple[asyncio.AbstractEventLoop, asyncio.Event]] = Future()
         self._thread = threading.Thread(target=self._run, name="Subscriber")
 
     def __enter__(self) -> Subscriber:
@@ -207,15 +206,10 @@ class Subscriber:
         return self
 
     def __exit__(self, *_: object) -> None:
-        loop, stop, _connection = self._connected.result(LONGEST_WAIT)
+        loop, stop = self._connected.result(LONGEST_WAIT)
         loop.call_soon_threadsafe(stop.set)
         self._thread.join(LONGEST_WAIT)
         assert not self._thread.is_alive()
-
-    def wait_for(self, number: int) -> bool:
-        """Waits until it has got so many messages."""
-        with self._changed:
-            return self._changed.wait_for(lambda: len(self.messages) >= number, LONGEST_WAIT)
 
     def _run(self) -> None:
         try:
@@ -231,10 +225,8 @@ class Subscriber:
             connected.subscribed(self._subject, self._got),
         ):
             stop = asyncio.Event()
-            self._connected.set_result((asyncio.get_running_loop(), stop, connected))
+            self._connected.set_result((asyncio.get_running_loop(), stop))
             await stop.wait()
 
     async def _got(self, message: str) -> None:
-        with self._changed:
-            self.messages.append(message)
-            self._changed.notify_all()
+        self.messages.append(message)
