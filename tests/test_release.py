@@ -12,8 +12,7 @@ import pytest
 
 from asyncio_loop_local import aclose, atexit, enter, enter_once, release, resources, singleton, sticky_singleton_acm
 from conftest import Run
-from lingering import reports_of_this_loop
-from recording import Factory, Recorded, cancel, enters, exits, on_each_loop, turns, use
+from recording import Factory, Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, use
 
 ONE_LIFE = [*enters("0"), *exits("0")]
 

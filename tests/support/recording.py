@@ -144,3 +144,10 @@ def keep(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
     task = asyncio.create_task(coroutine)
     storage().setdefault("tasks", []).append(task)
     return task
+
+
+def reports_of_this_loop() -> list[dict[str, Any]]:
+    """What is given to the running loop's exception handler from now on."""
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    return reports
