@@ -6,6 +6,7 @@ import copy
 import gc
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -235,6 +236,8 @@ def test_a_forked_child_can_pickle_while_a_thread_of_the_parent_does() -> None:
     held.wait(20)
     child = os.fork()
     if child == 0:
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.alarm(10)  # if it hangs, it is killed
         os._exit(0 if pickle.loads(data) is thing and pickle.loads(pickle.dumps(thing)) is thing else 1)
     forked.set()
     holder.join()
