@@ -79,7 +79,7 @@ class Call(Generic[T]):
 
 
 def call(factory: Callable[P, StickyACM[T]], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-    """A call of a sticky factory."""
+    """A call of a sticky factory; factories of another kind need a function like this one."""
 
     async def get() -> T:
         async with factory(*args, **kwargs) as value:
@@ -485,7 +485,11 @@ async def mcp_session_over_http(url: str) -> AsyncGenerator[ClientSession]:
 
 
 class McpHttp(SuiteClient[ClientSession]):
-    """A session that dies at the first call after a kill of its server."""
+    """A session that dies at the first call after a kill of its server.
+
+    For each call MCP starts a task, from the caller's, in its own task group. When the end of the loop cancels that task
+    with the caller's, the whole group ends.
+    """
 
     new_server = functools.partial(SuiteServer, "mcp_server.py")
     many_tasks = range(1, 100)
