@@ -109,4 +109,4 @@ public-api: $(VENV)/installed
 	$(BIN)/python tests/project/public_api.py
 
 clean:
-	rm -rf .venv .venv-* .pythons dist site .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf .venv .venv-* .pythons dist site .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
