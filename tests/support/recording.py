@@ -69,8 +69,7 @@ class Recorded:
         try:
             for _ in range(self.turns):
                 await asyncio.sleep(0)
-            if not gate.is_set():
-                await asyncio.wait_for(gate.wait(), 10)  # or a test that fails before it opens the gate would hang
+            await wait_for_gate(gate)
         except asyncio.CancelledError:
             self.log.append(f"{step} {self.name} cancelled")
             raise
@@ -118,6 +117,13 @@ class Factory:
             await asyncio.sleep(0)
         await self.made[count - 1].entering.wait()
         return self.made[count - 1]
+
+
+async def wait_for_gate(gate: asyncio.Event) -> None:
+    """Waits until a test opens it, but not for ever: a test that fails before it does would hang."""
+    if not gate.is_set():
+        async with asyncio.timeout(10):
+            await gate.wait()
 
 
 async def use(acm: ACM[T]) -> T:
