@@ -1083,11 +1083,11 @@ def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A factory's signature and the key of its defaults are determined once, not on every loop."""
     reads: list[object] = []
     keyed: list[object] = []
-    signature = inspect.signature
+    signature = _keys.signature
 
-    def counting_signature(of: Callable[..., Any], **options: Any) -> inspect.Signature:
+    def counting_signature(of: Callable[..., Any]) -> inspect.Signature:
         reads.append(of)
-        return signature(of, **options)
+        return signature(of)
 
     freeze_default = _keys._freeze_default
 
@@ -1098,7 +1098,7 @@ def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     def connect(host: str, options: dict[str, int] = {"a": 1}) -> object:
         return object()
 
-    monkeypatch.setattr(inspect, "signature", counting_signature)
+    monkeypatch.setattr(_keys, "signature", counting_signature)
     monkeypatch.setattr(_keys, "_freeze_default", counting_defaults)
     make = singleton(connect)
     for _ in range(3):
