@@ -13,7 +13,7 @@ NOT_COVERING := tests/real tests/proof tests/facts tests/project typing_tests
 ONCE := tests/project $(addprefix typing_tests/test_,checkers.py editor.py factories.py other_checkers.py)
 ON_EACH := tests typing_tests $(addprefix --ignore=,$(ONCE))
 
-.PHONY: help demo test quick coverage check mutants test-all test-others docs format develop public-api clean
+.PHONY: help demo test quick coverage check mutants test-all docs format develop public-api clean
 help:
 	@echo "make demo        one aiohttp session per event loop, over several loops and threads, before your eyes"
 	@echo "make test        the whole test suite, typing tests included; a part of it with ARGS='tests/test_keys.py -k hash'"
@@ -22,8 +22,7 @@ help:
 	@echo "make check       lint, format, strict types, layers, coverage, and a minute of load"
 	@echo "make mutants     small changes of the library that no test of the core notices, of a sample of 200: an hour or more"
 	@echo "make docs        the documentation, into site/"
-	@echo "make test-all    the suite on each of Python 3.11 to 3.15, but for what is the same on each"
-	@echo "make test-others the same, but for the Python of make test"
+	@echo "make test-all    the suite on each of Python 3.11 to 3.15, but for what is the same on each; with OTHERS=1, not on that of make test"
 	@echo "make format      what the linter and the formatter can mend"
 	@echo "make develop     installs the source tree itself, until make test installs the wheel again"
 	@echo "make public-api  freezes the public API as it is now"
@@ -92,10 +91,7 @@ docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 test-all:
-	sh .ci/each-python $(MAKE) test ARGS='$(ON_EACH)'
-
-test-others:
-	sh .ci/each-python --others $(MAKE) test ARGS='$(ON_EACH)'
+	sh .ci/each-python $(if $(OTHERS),--others) $(MAKE) test ARGS='$(ON_EACH)'
 
 format: $(VENV)/tools
 	$(BIN)/ruff check --fix

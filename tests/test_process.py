@@ -438,6 +438,8 @@ LEAVE = {
 @pytest.mark.parametrize("acm", RESOURCES)
 def test_child_of_a_fork_exits_nothing_of_its_parents(loop_kind: str, way: str, acm: str) -> None:
     """A child that is forked on a running loop exits nothing of its parent's, however it ends; the parent exits its own, once."""
+    if sys.version_info >= (3, 14) and way != "os._exit":
+        pytest.skip("from Python 3.14 on asyncio finds no running loop in the child's task, and a bare child fails or hangs too")
     printed, stderr = run_script(
         loop_kind,
         FORK
