@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mypy.nodes import CallExpr
+from mypy.types import Instance, get_proper_type
 
 from . import _fresh_keys, _keys, _no_loop
 from ._marker import BY_OWN_KEY, Marker, quoted
@@ -22,11 +23,17 @@ def check_call(factory: Marker, ctx: FunctionContext | MethodContext, api: TypeC
     if not isinstance(call, CallExpr):
         return
     name = quoted(factory.name)
-    reason = _no_loop.finding(call, api)
+    reason = None if _is_coroutine(ctx.default_return_type) else _no_loop.finding(call, api)
     if reason is not None:
         report(api, f"{name} {reason}", call, NO_LOOP)
     if factory.keys != BY_OWN_KEY:
         _check_arguments(name, call, _types_by_argument(ctx), api)
+
+
+def _is_coroutine(result: Type) -> bool:
+    """Tell whether a call gives a coroutine, which a wrapped coroutine function gives where no loop runs, too."""
+    proper = get_proper_type(result)
+    return isinstance(proper, Instance) and proper.type.has_base("typing.Coroutine")
 
 
 def _types_by_argument(ctx: FunctionContext | MethodContext) -> dict[int, Type]:
