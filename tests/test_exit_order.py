@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from types import FrameType
-from typing import Any
+from typing import Any, Literal, Self
 
 import pytest
 
-from asyncio_loop_local import aclose, sticky_singleton_acm
+from asyncio_loop_local import aclose, atexit, enter, enter_once, sticky_acm, sticky_singleton_acm
 from asyncio_loop_local._exit_order import Exitable, ExitOrder
 from asyncio_loop_local._loop_state import loop_state
+from conftest import Run
+from lingering import linger
+from recording import Factory, Recorded, enters, exits, keep, use
 
 
 class Open(Exitable):
@@ -55,6 +59,10 @@ def order_of_end(count: int, *uses: tuple[int, int]) -> list[int]:
         (4, [(1, 2), (2, 3), (3, 4)], [1, 2, 3, 4]),
         (3, [(1, 2), (2, 1)], [3, 2, 1]),
         (3, [(2, 3), (3, 2)], [3, 2, 1]),
+        (3, [(3, 2), (2, 3)], [3, 2, 1]),
+        (3, [(1, 2), (2, 3), (3, 1)], [3, 1, 2]),
+        (3, [(2, 3), (3, 1), (1, 2)], [3, 1, 2]),
+        (3, [(3, 1), (1, 2), (2, 3)], [3, 1, 2]),
         (4, [(2, 3), (3, 2), (3, 4)], [3, 4, 2, 1]),
         (4, [(1, 2), (2, 1), (3, 4), (4, 3)], [4, 3, 2, 1]),
         (4, [(1, 2), (2, 3), (3, 1)], [4, 3, 1, 2]),
@@ -88,15 +96,337 @@ def test_what_is_opened_meanwhile_ends_too_and_a_new_user_delays() -> None:
     asyncio.run(main())
 
 
-def steps(work: Callable[[], object]) -> int:
-    """How many lines of the library run."""
+# The same of real resources.
+
+
+def test_newest_first(run: Run) -> None:
+    """Resources and callbacks end in one order, newest first, whatever they were entered by."""
+    log: list[str] = []
+
+    async def main() -> None:
+        await enter(Recorded(log, "1"))
+        atexit.register(log.append, "callback 2")
+        await enter_once(Recorded(log, "3"))
+        await use(sticky_acm(Recorded(log, "4")))
+        atexit.register(log.append, "callback 5")
+        log.clear()
+
+    run(main())
+    assert log == ["callback 5", *exits("4", "3"), "callback 2", *exits("1")]
+
+
+def test_newest_is_what_was_entered_last(run: Run) -> None:
+    """Of resources entered side by side, the one that was open last is the newest."""
+    log: list[str] = []
+
+    async def main() -> None:
+        slow = Recorded(log, "slow")
+        slow.may_enter.clear()
+        entering = asyncio.create_task(enter(slow))
+        await slow.entering.wait()
+        await enter(Recorded(log, "quick"))
+        slow.may_enter.set()
+        await entering
+        log.clear()
+
+    run(main())
+    assert log == exits("slow", "quick")
+
+
+Acquire = Callable[[], Awaitable[object]]
+
+
+def acquire_by_factory(used: Recorded) -> Acquire:
+    make = sticky_singleton_acm(lambda: used)
+    return lambda: use(make())
+
+
+ACQUIRE: dict[str, Callable[[Recorded], Acquire]] = {
+    "enter_once": lambda used: lambda: enter_once(used),
+    "sticky_acm": lambda used: sticky_acm(used).__aenter__,
+    "factory": acquire_by_factory,
+    "enter": lambda used: lambda: enter(used),
+}
+
+
+@pytest.mark.parametrize("how", ACQUIRE)
+def test_outlives_what_acquired_it_in_its_enter(run: Run, how: str) -> None:
+    """What a resource acquires in its `__aenter__`, in whatever way, is open until after its `__aexit__`."""
+    log: list[str] = []
+
+    class User(Recorded):
+        async def __aenter__(self) -> Self:
+            await ACQUIRE[how](Recorded(log, "used"))()
+            return await super().__aenter__()
+
+    async def main() -> None:
+        await enter(User(log, "user"))
+
+    run(main())
+    assert log == [*enters("used", "user"), *exits("user", "used")]
+
+
+@pytest.mark.parametrize("how", list(ACQUIRE)[:3])
+@pytest.mark.parametrize("where", ["task", "callback", "thread"])
+def test_outlives_what_acquired_it_later(run: Run, how: str, where: str) -> None:
+    """What a task of an older resource acquires, when it is long open, still ends after that resource."""
+    log: list[str] = []
+    ask, asked = asyncio.Event(), asyncio.Event()
+    acquire = ACQUIRE[how](Recorded(log, "used"))
+
+    async def own() -> None:
+        await acquire()
+        asked.set()
+
+    async def when_asked() -> None:
+        loop = asyncio.get_running_loop()
+        await ask.wait()
+        if where == "task":
+            await own()
+        elif where == "callback":
+            loop.call_soon(lambda: keep(own()))
+        else:
+            await asyncio.wrap_future(await asyncio.to_thread(asyncio.run_coroutine_threadsafe, own(), loop))
+
+    class Older(Recorded):
+        async def __aenter__(self) -> Self:
+            self.own = asyncio.create_task(when_asked())
+            return await super().__aenter__()
+
+        async def __aexit__(self, *exc_info: object) -> None:
+            await self.own
+            await super().__aexit__()
+
+    async def main() -> None:
+        await enter(Older(log, "older"))
+        await acquire()
+        ask.set()
+        await asked.wait()
+
+    run(main())
+    assert log == [*enters("older", "used"), *exits("older", "used")]
+
+
+class Buyer(Recorded):
+    """Acquires others, each when a test wants it to, by a task of its own."""
+
+    def __init__(self, log: list[str] | None = None, name: str = "buyer", *, turns: int = 1) -> None:
+        super().__init__(log, name, turns=turns)
+        self.wanted: asyncio.Queue[Recorded] = asyncio.Queue()
+
+    async def __aenter__(self) -> Self:
+        self.buying = asyncio.create_task(self._buy())
+        return await super().__aenter__()
+
+    async def _buy(self) -> None:
+        while True:
+            await enter_once(await self.wanted.get())
+            self.wanted.task_done()
+
+    async def buy(self, other: Recorded) -> None:
+        await self.wanted.put(other)
+        await self.wanted.join()
+
+
+async def buyers(log: list[str], count: int) -> list[Buyer]:
+    return [await enter_once(Buyer(log, str(number))) for number in range(count)]
+
+
+def test_outlives_those_that_acquired_it_through_others(run: Run) -> None:
+    """Of a chain of resources acquired late, and in the order that is worst, each outlives what acquired it."""
+    log: list[str] = []
+
+    async def main() -> None:
+        chain = await buyers(log, 6)
+        for number in (3, 0, 4, 1, 2):
+            await chain[number].buy(chain[number + 1])
+        log.clear()
+
+    run(main())
+    assert log == exits(*"012345")
+
+
+@pytest.mark.parametrize("first", [0, 1])
+def test_two_that_use_each_other_end_newest_first(run: Run, first: int) -> None:
+    """Two resources that came to use each other end newest first, whichever was the first to use the other."""
+    log: list[str] = []
+
+    async def main() -> None:
+        pair = await buyers(log, 2)
+        await pair[first].buy(pair[1 - first])
+        await pair[1 - first].buy(pair[first])
+        log.clear()
+
+    run(main())
+    assert log == exits("1", "0")
+
+
+def test_an_end_in_between_frees_what_it_used(run: Run) -> None:
+    """A cycle ended by an early `aclose` leaves nothing behind: what is opened afterwards ends newest first."""
+    log: list[str] = []
+
+    async def main() -> None:
+        pair = await buyers(log, 2)
+        await pair[0].buy(pair[1])
+        await pair[1].buy(pair[0])
+        await aclose()
+        for resource in pair:
+            await enter_once(resource)
+        log.clear()
+
+    run(main())
+    assert log == exits("1", "0")
+
+
+# Something is entered during the end.
+
+
+def test_what_is_entered_during_the_end_is_exited(run: Run) -> None:
+    """What is entered by a task that is being cancelled, by an exit or by a callback, is exited before the loop is closed."""
+    log: list[str] = []
+
+    async def enter_one(name: str) -> None:
+        await enter(Recorded(log, f"by {name}"))
+        atexit.register(log.append, f"callback by {name}")
+
+    class Late(Recorded):
+        async def __aexit__(self, *exc_info: object) -> None:
+            await enter_one("exit")
+            await super().__aexit__()
+
+    async def main() -> None:
+        await enter(Late(log, "late"))
+        atexit.register(enter_one, "callback")
+        keep(linger(begun := asyncio.Event(), lambda: enter_one("task")))
+        await begun.wait()
+        log.clear()
+
+    run(main())
+    assert log == [
+        *(*enters("by task"), "callback by task", *exits("by task")),
+        *(*enters("by callback"), "callback by callback", *exits("by callback")),
+        *(*enters("by exit"), *exits("late"), "callback by exit", *exits("by exit")),
+    ]
+
+
+def test_a_factory_called_by_an_exit_after_its_resource_has_ended(run: Run) -> None:
+    """An exit that asks a factory whose resource has already ended gets a new one, which is exited too."""
+    factory = Factory()
+
+    class Older(Recorded):
+        async def __aexit__(self, *exc_info: object) -> None:
+            assert (await factory.use()).is_open
+            await super().__aexit__()
+
+    async def main() -> None:
+        await enter(Older(factory.log, "older"))
+        await factory.use()
+        factory.log.clear()
+
+    run(main())
+    assert factory.log == [*exits("0"), *enters("1"), *exits("older", "1")]
+
+
+# What it costs.
+
+
+class CountingLoop(asyncio.SelectorEventLoop):
+    """Counts the callbacks it is given."""
+
+    callbacks = 0
+
+    def call_soon(self, *args: Any, **kwargs: Any) -> Any:  # type: ignore[override]  # passes on what it is given
+        self.callbacks += 1
+        return super().call_soon(*args, **kwargs)
+
+
+def plain() -> Recorded:
+    return Recorded(turns=0)
+
+
+async def enter_many(number: int) -> None:
+    """Resources that know nothing of each other."""
+    for _ in range(number):
+        await enter(plain())
+
+
+async def register_many(number: int) -> None:
+    for _ in range(number):
+        atexit.register(int)
+
+
+async def one_that_uses_many(number: int) -> None:
+    """An older resource that has come to use all others."""
+    buyer = await enter(Buyer(turns=0))
+    for _ in range(number):
+        used = await enter_once(plain())
+        await buyer.buy(used)
+
+
+async def many_that_use_one(number: int) -> None:
+    shared = plain()
+
+    class UsesShared(Recorded):
+        async def __aenter__(self) -> Self:
+            await enter_once(shared)
+            return self
+
+    for _ in range(number):
+        await enter(UsesShared(turns=0))
+
+
+async def chain(number: int) -> None:
+    """Resources of which each has come to use the next newer one."""
+    links = [await enter_once(Buyer(turns=0)) for _ in range(number)]
+    for link, following in itertools.pairwise(links):
+        await link.buy(following)
+
+
+def turns_of_the_end(shape: Callable[[int], Coroutine[Any, Any, None]], number: int) -> int:
+    loop = CountingLoop()
+    loop.run_until_complete(shape(number))
+    before = loop.callbacks
+    loop.close()
+    return loop.callbacks - before
+
+
+shapes = pytest.mark.parametrize("shape", [enter_many, register_many, one_that_uses_many, many_that_use_one, chain])
+
+
+@shapes
+def test_exiting_n_takes_n_turns_of_the_loop(shape: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """Ten times as many resources give the loop ten times as much to do at its end, however they use each other."""
+    assert turns_of_the_end(shape, 2000) <= 10 * turns_of_the_end(shape, 200)
+
+
+def test_exits_that_await_nothing_take_no_turns_of_the_loop() -> None:
+    """At the end of a loop nobody else waits for a turn: such exits follow each other within one."""
+    assert turns_of_the_end(enter_many, 2000) == turns_of_the_end(enter_many, 2)
+
+
+@shapes
+def test_exiting_n_takes_n_steps(shape: Callable[[int], Coroutine[Any, Any, None]]) -> None:
+    """Ten times as many resources take ten times as many steps of the interpreter at their end, and a little for sorting."""
+
+    def steps_of_the_end(number: int) -> int:
+        loop = asyncio.new_event_loop()
+        loop.run_until_complete(shape(number))
+        return steps(loop.close, every="opcode")
+
+    assert steps_of_the_end(500) <= 12 * steps_of_the_end(50)
+
+
+def steps(work: Callable[[], object], *, every: Literal["line", "opcode"] = "line") -> int:
+    """How many lines of the library run, or how many steps of the interpreter in any code."""
     count = 0
 
     def trace(frame: FrameType, event: str, _arg: object) -> Any:
         nonlocal count
-        if "asyncio_loop_local" not in frame.f_code.co_filename:
+        if every == "opcode":
+            frame.f_trace_opcodes = True
+        elif "asyncio_loop_local" not in frame.f_code.co_filename:
             return None
-        count += event == "line"
+        count += every == "opcode" or event == "line"
         return trace
 
     before = sys.gettrace()
