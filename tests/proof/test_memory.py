@@ -11,6 +11,7 @@ from typing import Any, Self
 
 import pytest
 
+import collector
 from asyncio_loop_local import (
     LoopLocalStorage,
     aclose,
@@ -24,19 +25,18 @@ from asyncio_loop_local import (
     storage,
 )
 from conftest import Run
+from recording import cancel, on_each_loop, use
 
 RUNS = 50
 
-Main = Callable[[], Coroutine[Any, Any, None]]
+Main = Callable[[], Coroutine[Any, Any, object]]
 
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
     """Leaves all to reference counting."""
-    gc.collect()
-    gc.disable()
-    yield
-    gc.enable()
+    with collector.disabled():
+        yield
 
 
 class Held:
@@ -105,8 +105,7 @@ async def hold_in_resources(alive: Alive) -> None:
     """Resources of every kind, whose values refer to the loop."""
     held = Held()
     alive.watch(await enter(Held()), await enter_once(held))
-    async with sticky_acm(Held()) as sticky, make() as made:
-        alive.watch(held, sticky, made)
+    alive.watch(held, await use(sticky_acm(Held())), await use(make()))
     storage()["loop"] = asyncio.get_running_loop()
 
 
@@ -181,17 +180,13 @@ async def hold_in_failures(alive: Alive) -> None:
             assert loop is self.loop
             raise LookupError("enter")
 
-    def ignore(_loop: asyncio.AbstractEventLoop, _context: dict[str, Any]) -> None:
-        pass
-
-    asyncio.get_running_loop().set_exception_handler(ignore)
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
     failing = FailsToEnter()
     alive.watch(await enter(FailsToExit()), failing)
     with pytest.raises(LookupError, match="enter"):
         await enter_once(failing)
     with pytest.raises(LookupError, match="enter"):
-        async with sticky_singleton_acm(FailsToEnter)():
-            pass
+        await use(sticky_singleton_acm(FailsToEnter)())
 
 
 HOLDS = [
@@ -274,210 +269,181 @@ class Short(Held):
         self.dead.set()
 
 
-def test_a_resource_that_died_leaves_nothing(run: Run) -> None:
+@on_each_loop
+async def test_a_resource_that_died_leaves_nothing() -> None:
     """A resource that dies while it is held leaves neither its value nor its ACM alive, while the loop goes on."""
-
-    async def main() -> None:
-        alive = Alive()
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
-        for enter_it in (enter, enter_once):
-            short = Short()
-            alive.watch(await enter_it(short))
-            assert alive.still() == [short]
-            short.die()
-            await short.dead.wait()
-            del short
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert alive.still() == []
-
-    run(main())
+    alive = Alive()
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    for enter_it in (enter, enter_once):
+        short = Short()
+        alive.watch(await enter_it(short))
+        assert alive.still() == [short]
+        short.die()
+        await short.dead.wait()
+        del short
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert alive.still() == []
 
 
-def test_a_released_resource_leaves_nothing(run: Run) -> None:
+@on_each_loop
+async def test_a_released_resource_leaves_nothing() -> None:
     """What `release` has ended is not kept alive, while the loop goes on; nor is what could not be exited."""
+    alive = Alive()
 
-    async def main() -> None:
-        alive = Alive()
+    class Failing(Held):
+        async def __aexit__(self, *_exc: object) -> None:
+            raise LookupError
 
-        class Failing(Held):
-            async def __aexit__(self, *_exc: object) -> None:
-                raise LookupError
-
-        make_failing = sticky_singleton_acm(Failing)
-        alive.watch(await make().__aenter__(), await make_failing().__aenter__(), make_singleton())
-        assert len(alive.still()) == 3
-        assert await release(make)
-        with pytest.raises(LookupError):
-            await release(make_failing)
-        assert await release(make_singleton)
-        await asyncio.sleep(0)
-        assert alive.still() == []
-
-    run(main())
+    make_failing = sticky_singleton_acm(Failing)
+    alive.watch(await make().__aenter__(), await make_failing().__aenter__(), make_singleton())
+    assert len(alive.still()) == 3
+    assert await release(make)
+    with pytest.raises(LookupError):
+        await release(make_failing)
+    assert await release(make_singleton)
+    await asyncio.sleep(0)
+    assert alive.still() == []
 
 
-def test_a_failed_enter_leaves_nothing(run: Run) -> None:
+@on_each_loop
+async def test_a_failed_enter_leaves_nothing() -> None:
     """What could not be entered is not kept alive, while the loop goes on."""
+    alive = Alive()
 
-    async def main() -> None:
-        alive = Alive()
+    class Failing(Held):
+        def __init__(self) -> None:
+            super().__init__()
+            alive.watch(self)
 
-        class Failing(Held):
-            def __init__(self) -> None:
-                super().__init__()
-                alive.watch(self)
+        async def __aenter__(self) -> Self:
+            await asyncio.sleep(0)
+            raise LookupError
 
-            async def __aenter__(self) -> Self:
-                await asyncio.sleep(0)
-                raise LookupError
-
-        factory = sticky_singleton_acm(Failing)
-        for _ in range(10):
-            with pytest.raises(LookupError):
-                async with factory():
-                    pass
+    factory = sticky_singleton_acm(Failing)
+    ways: list[Main] = [lambda: use(factory()), lambda: enter(Failing()), lambda: enter_once(Failing())]
+    for enter_it in ways * 10:
         with pytest.raises(LookupError):
-            await enter(Failing())
-        with pytest.raises(LookupError):
-            await enter_once(Failing())
-        await asyncio.sleep(0)  # until here the loop has the future that told of the last one
-        assert alive.still() == []
-
-    run(main())
+            await enter_it()
+    await asyncio.sleep(0)  # until here the loop has the future that told of the last one
+    assert alive.still() == []
 
 
-def test_a_cancelled_enter_leaves_nothing(run: Run) -> None:
+@on_each_loop
+async def test_a_cancelled_enter_leaves_nothing() -> None:
     """What nobody waited for any more is not kept alive, while the loop goes on."""
+    alive = Alive()
+    cancelled = 0
 
-    async def main() -> None:
-        alive = Alive()
-        cancelled = 0
-
-        class Slow(Held):
-            async def __aenter__(self) -> Self:
-                nonlocal cancelled
-                alive.watch(self)
-                try:
-                    await asyncio.Event().wait()
-                except asyncio.CancelledError:
-                    cancelled += 1
-                    raise
-                return self
-
-        for _ in range(10):
-            task = asyncio.create_task(enter(Slow()))
-            await asyncio.sleep(0)
-            await asyncio.sleep(0)
-            task.cancel()
-            await asyncio.wait([task])
-            del task
-        for _ in range(3):
-            await asyncio.sleep(0)
-        assert cancelled == 10
-        assert alive.still() == []
-
-    run(main())
-
-
-def test_a_long_lived_resource_forgets_what_it_has_used(run: Run) -> None:
-    """A resource that lives long and acquires many that end before it keeps none of them alive."""
-
-    async def main() -> None:
-        alive = Alive()
-        wanted: asyncio.Queue[Short] = asyncio.Queue()
-
-        @asynccontextmanager
-        async def long() -> AsyncGenerator[None]:
-            async def acquire() -> None:
-                while True:
-                    alive.watch(await enter_once(await wanted.get()))
-                    wanted.task_done()
-
-            task = asyncio.create_task(acquire())
-            yield
-            task.cancel()
-
-        asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
-        await enter(long())
-        for _ in range(RUNS):
-            short = Short()
-            await wanted.put(short)
-            await wanted.join()
-            assert alive.still() == [short]
-            short.die()
-            await short.dead.wait()
-            for _ in range(3):
-                await asyncio.sleep(0)
-            del short
-            assert alive.still() == []
-
-    run(main())
-
-
-def test_tasks_of_a_resource_are_let_go_when_they_end(run: Run) -> None:
-    """A resource that starts many short tasks in its life keeps none of them alive."""
-
-    async def main() -> None:
-        alive = Alive()
-        enough = asyncio.Event()
-
-        async def short() -> None:
-            await asyncio.sleep(0)
-
-        @asynccontextmanager
-        async def long() -> AsyncGenerator[None]:
-            async def spawn() -> None:
-                for _ in range(RUNS):
-                    task = asyncio.create_task(short())
-                    alive.watch(task)
-                    await task
-                enough.set()
-
-            task = asyncio.create_task(spawn())
-            yield
-            await task
-
-        await enter(long())
-        await enough.wait()
-        await asyncio.sleep(0)
-        assert alive.still() == []
-
-    run(main())
-
-
-def test_the_callers_context_and_error_are_let_go(run: Run) -> None:
-    """Neither a caller's task nor the error that it got is kept alive by the library."""
-
-    async def main() -> None:
-        alive = Alive()
-
-        class Failing(Held):
-            async def __aenter__(self) -> Self:
-                error = OwnError()
-                alive.watch(error)
-                try:
-                    raise error
-                finally:
-                    del error
-
-        async def use() -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            alive.watch(task)
-            async with make():
-                pass
+    class Slow(Held):
+        async def __aenter__(self) -> Self:
+            nonlocal cancelled
+            alive.watch(self)
             try:
-                await enter(Failing())
-            except OwnError:
-                return
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                cancelled += 1
+                raise
+            return self
 
-        for _ in range(3):
-            await asyncio.create_task(use())
+    for _ in range(10):
+        task = asyncio.create_task(enter(Slow()))
         await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await cancel(task)
+        del task
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert cancelled == 10
+    assert alive.still() == []
+
+
+@on_each_loop
+async def test_a_long_lived_resource_forgets_what_it_has_used() -> None:
+    """A resource that lives long and acquires many that end before it keeps none of them alive."""
+    alive = Alive()
+    wanted: asyncio.Queue[Short] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def long() -> AsyncGenerator[None]:
+        async def acquire() -> None:
+            while True:
+                alive.watch(await enter_once(await wanted.get()))
+                wanted.task_done()
+
+        task = asyncio.create_task(acquire())
+        yield
+        task.cancel()
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    await enter(long())
+    for _ in range(RUNS):
+        short = Short()
+        await wanted.put(short)
+        await wanted.join()
+        assert alive.still() == [short]
+        short.die()
+        await short.dead.wait()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        del short
         assert alive.still() == []
 
-    run(main())
+
+@on_each_loop
+async def test_tasks_of_a_resource_are_let_go_when_they_end() -> None:
+    """A resource that starts many short tasks in its life keeps none of them alive."""
+    alive = Alive()
+    enough = asyncio.Event()
+
+    async def short() -> None:
+        await asyncio.sleep(0)
+
+    @asynccontextmanager
+    async def long() -> AsyncGenerator[None]:
+        async def spawn() -> None:
+            for _ in range(RUNS):
+                task = asyncio.create_task(short())
+                alive.watch(task)
+                await task
+            enough.set()
+
+        task = asyncio.create_task(spawn())
+        yield
+        await task
+
+    await enter(long())
+    await enough.wait()
+    await asyncio.sleep(0)
+    assert alive.still() == []
+
+
+@on_each_loop
+async def test_the_callers_context_and_error_are_let_go() -> None:
+    """Neither a caller's task nor the error that it got is kept alive by the library."""
+    alive = Alive()
+
+    class Failing(Held):
+        async def __aenter__(self) -> Self:
+            error = OwnError()
+            alive.watch(error)
+            try:
+                raise error
+            finally:
+                del error
+
+    async def caller() -> None:
+        alive.watch(asyncio.current_task())
+        await use(make())
+        try:
+            await enter(Failing())
+        except OwnError:
+            return
+
+    for _ in range(3):
+        await asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    assert alive.still() == []
 
 
 def test_wrapped_factories_hold_no_loop(run: Run) -> None:
@@ -486,8 +452,7 @@ def test_wrapped_factories_hold_no_loop(run: Run) -> None:
 
     async def main() -> None:
         make_singleton()
-        async with make():
-            pass
+        await use(make())
 
     for _ in range(RUNS):
         run(main())
