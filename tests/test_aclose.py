@@ -219,38 +219,35 @@ def test_a_callback_that_is_aclose_itself_is_reported(run: Run) -> None:
     assert "aclose" in str(report["message"])
 
 
-def test_aclose_by_a_run_for_which_an_enter_waits_is_refused(run: Run) -> None:
+@on_each_loop
+async def test_aclose_by_a_run_for_which_an_enter_waits_is_refused(log: list[str]) -> list[str]:
     """A shared coroutine's run that would wait for the end of what waits for itself gets an error, and nothing hangs."""
-    log: list[str] = []
 
-    async def main() -> None:
-        @singleton
-        async def closing() -> str:
-            await waits.entering.wait()
-            with pytest.raises(RuntimeError) as caught:
-                await aclose()
-            return str(caught.value)
+    @singleton
+    async def closing() -> str:
+        await waits.entering.wait()
+        with pytest.raises(RuntimeError) as caught:
+            await aclose()
+        return str(caught.value)
 
-        class Waits(Recorded):
-            message = ""
+    class Waits(Recorded):
+        message = ""
 
-            async def __aenter__(self) -> Waits:
-                self.entering.set()
-                self.message = await closing()
-                return self
+        async def __aenter__(self) -> Waits:
+            self.entering.set()
+            self.message = await closing()
+            return self
 
-        waits = Waits(log)
-        task = asyncio.create_task(closing())
-        await asyncio.sleep(0)
-        await enter(waits)
-        assert "this would wait for ever" in waits.message
-        assert re.search(r"closing\(\) -> aclose\(\) -> .*Waits -> .*closing\(\)\.", waits.message), waits.message
-        assert await task == waits.message
-        assert log == []
-        await aclose()  # by code for which nothing waits
-
-    run(main())
-    assert log == exits("r")
+    waits = Waits(log)
+    task = asyncio.create_task(closing())
+    await asyncio.sleep(0)
+    await enter(waits)
+    assert "this would wait for ever" in waits.message
+    assert re.search(r"closing\(\) -> aclose\(\) -> .*Waits -> .*closing\(\)\.", waits.message), waits.message
+    assert await task == waits.message
+    assert log == []
+    await aclose()  # by code for which nothing waits
+    return exits("r")
 
 
 @on_each_loop

@@ -14,7 +14,7 @@ import pytest
 from asyncio_loop_local import _atexit, aclose, atexit, enter, singleton, storage
 from conftest import Run
 from lingering import begin_to_linger, linger
-from recording import Recorded, enters, exits, reports_of_this_loop
+from recording import Recorded, enters, exits, on_each_loop, reports_of_this_loop
 
 Reports = list[dict[str, Any]]
 
@@ -42,72 +42,62 @@ def test_callbacks_get_their_arguments(run: Run) -> None:
     assert log == [("awaited", *arguments), ("done", *arguments), ("called", (1,), {"a": 2})]
 
 
-def test_what_a_callback_returns_is_awaited_if_it_can_be(run: Run) -> None:
+@on_each_loop
+async def test_what_a_callback_returns_is_awaited_if_it_can_be(log: list[str]) -> list[str]:
     """A future, or any other awaitable, that a plain function returns is waited for."""
-    log: list[str] = []
 
     class Awaitable:
         def __await__(self) -> Any:
             yield
             log.append("awaitable")
 
-    async def main() -> None:
-        def future() -> asyncio.Future[None]:
-            future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            future.add_done_callback(lambda _: log.append("future"))
-            asyncio.get_running_loop().call_soon(future.set_result, None)
-            return future
+    def future() -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.add_done_callback(lambda _: log.append("future"))
+        asyncio.get_running_loop().call_soon(future.set_result, None)
+        return future
 
-        atexit.register(log.append, "first registered")
-        atexit.register(Awaitable)
-        atexit.register(future)
-
-    run(main())
-    assert log == ["future", "awaitable", "first registered"]
+    atexit.register(log.append, "first registered")
+    atexit.register(Awaitable)
+    atexit.register(future)
+    return ["future", "awaitable", "first registered"]
 
 
-def test_register_returns_the_function_and_decorates(run: Run) -> None:
+@on_each_loop
+async def test_register_returns_the_function_and_decorates(log: list[str]) -> list[str]:
     """register() gives back what it was given, so that it can stand over a function, which may be registered again."""
-    log: list[str] = []
 
-    async def main() -> None:
-        @atexit.register
-        def first() -> None:
-            log.append("first")
+    @atexit.register
+    def first() -> None:
+        log.append("first")
 
-        @atexit.register
-        async def second() -> None:
-            log.append("second")
+    @atexit.register
+    async def second() -> None:
+        log.append("second")
 
-        assert first.__name__ == "first"
-        assert atexit.register(first) is first
-        assert await second() is None  # type: ignore[func-returns-value]  # that it is the function itself is asked here
-        for number in "12":
-            atexit.register(log.append, number)
-
-    run(main())
-    assert log == ["second", "2", "1", "first", "second", "first"]
+    assert first.__name__ == "first"
+    assert atexit.register(first) is first
+    assert await second() is None  # type: ignore[func-returns-value]  # that it is the function itself is asked here
+    for number in "12":
+        atexit.register(log.append, number)
+    return ["second", "2", "1", "first", "second", "first"]
 
 
-def test_callbacks_and_exits_are_one_stack(run: Run) -> None:
+@on_each_loop
+async def test_callbacks_and_exits_are_one_stack(log: list[str]) -> list[str]:
     """Callbacks run newest first, between the exits of resources in whose place they stand."""
-    log: list[str] = []
-
-    async def main() -> None:
-        atexit.register(log.append, "1")
-        await enter(Recorded(log, "2"))
-        atexit.register(log.append, "3")
-        await enter(Recorded(log, "4"))
-        atexit.register(log.append, "5")
-        log.append("main")
-
-    run(main())
-    assert log == [*enters("2", "4"), "main", "5", *exits("4"), "3", *exits("2"), "1"]
+    atexit.register(log.append, "1")
+    await enter(Recorded(log, "2"))
+    atexit.register(log.append, "3")
+    await enter(Recorded(log, "4"))
+    atexit.register(log.append, "5")
+    log.append("main")
+    return [*enters("2", "4"), "main", "5", *exits("4"), "3", *exits("2"), "1"]
 
 
-def test_callbacks_run_when_the_users_tasks_have_ended(run: Run) -> None:
+@on_each_loop
+async def test_callbacks_run_when_the_users_tasks_have_ended(log: list[str]) -> list[str]:
     """A task that cleans up when it is cancelled has done so before the first callback; the loop is whole in it."""
-    log: list[str] = []
 
     async def note_task() -> None:
         await asyncio.sleep(0)
@@ -118,32 +108,9 @@ def test_callbacks_run_when_the_users_tasks_have_ended(run: Run) -> None:
         await asyncio.create_task(asyncio.sleep(0))
         log.append("own task")
 
-    async def main() -> None:
-        storage()["tasks"] = await begin_to_linger(1, note_task)
-        atexit.register(at_end)
-
-    run(main())
-    assert log == ["task", "executor", "own task"]
-
-
-def test_callbacks_run_when_a_loop_is_closed_by_hand(new_loop: Callable[[], asyncio.AbstractEventLoop]) -> None:
-    """Without a runner, closing the loop calls them, once."""
-    log: list[str] = []
-
-    async def at_end() -> None:
-        await asyncio.sleep(0)
-        log.append("called")
-
-    async def main() -> None:
-        atexit.register(at_end)
-
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.run_until_complete(asyncio.sleep(0))
-    assert log == []
-    loop.close()
-    loop.close()
-    assert log == ["called"]
+    storage()["tasks"] = await begin_to_linger(1, note_task)
+    atexit.register(at_end)
+    return ["task", "executor", "own task"]
 
 
 # unregister
@@ -169,43 +136,35 @@ class Named:
         self.log.append("stopped")
 
 
-def test_unregister_takes_back_all_registrations_of_a_function(run: Run) -> None:
+@on_each_loop
+async def test_unregister_takes_back_all_registrations_of_a_function(log: list[str]) -> list[str]:
     """All registrations of what is equal are taken back, whatever their arguments; the others stay."""
-    log: list[str] = []
-
-    async def main() -> None:
-        service = Named("service", log)
-        for _ in range(2):
-            for function in (service.stop, Named("a", log), Named("b", log)):
-                atexit.register(function)
-            atexit.register(log.append, "kept")
-        atexit.unregister(service.stop)
-        atexit.unregister(Named("a", log))
-
-    run(main())
-    assert log == ["kept", "b", "kept", "b"]
+    service = Named("service", log)
+    for _ in range(2):
+        for function in (service.stop, Named("a", log), Named("b", log)):
+            atexit.register(function)
+        atexit.register(log.append, "kept")
+    atexit.unregister(service.stop)
+    atexit.unregister(Named("a", log))
+    return ["kept", "b", "kept", "b"]
 
 
-def test_what_was_taken_back_can_be_registered_again(run: Run) -> None:
+@on_each_loop
+async def test_what_was_taken_back_can_be_registered_again(log: list[str]) -> list[str]:
     """After unregister() a function is as if it had never been registered; what it held is let go."""
-    log: list[str] = []
+    argument = Named("argument", log)
+    kept = weakref.ref(argument)
 
-    async def main() -> None:
-        argument = Named("argument", log)
-        kept = weakref.ref(argument)
+    def function(argument: object) -> None:
+        log.append("called")
 
-        def function(argument: object) -> None:
-            log.append("called")
-
-        atexit.register(function, argument)
-        atexit.unregister(function)
-        del argument
-        gc.collect()
-        assert kept() is None
-        atexit.register(function, None)
-
-    run(main())
-    assert log == ["called"]
+    atexit.register(function, argument)
+    atexit.unregister(function)
+    del argument
+    gc.collect()
+    assert kept() is None
+    atexit.register(function, None)
+    return ["called"]
 
 
 def test_unregistering_what_was_never_registered_does_nothing(run: Run) -> None:
@@ -239,18 +198,14 @@ def test_every_loop_has_its_own_callbacks(run: Run) -> None:
     assert log == ["called"]
 
 
-def test_a_callback_may_be_taken_back_during_the_end(run: Run) -> None:
+@on_each_loop
+async def test_a_callback_may_be_taken_back_during_the_end(log: list[str]) -> list[str]:
     """A callback can take back those that have not run yet."""
-    log: list[str] = []
     never = Named("never", log)
-
-    async def main() -> None:
-        atexit.register(log.append, "last")
-        atexit.register(never)
-        atexit.register(atexit.unregister, never)
-
-    run(main())
-    assert log == ["last"]
+    atexit.register(log.append, "last")
+    atexit.register(never)
+    atexit.register(atexit.unregister, never)
+    return ["last"]
 
 
 # Errors.
@@ -296,9 +251,9 @@ def test_errors_at_the_end_are_reported_and_the_others_still_run(run: Run) -> No
 # What a callback may do.
 
 
-def test_what_is_registered_during_the_end_is_called_too(run: Run) -> None:
+@on_each_loop
+async def test_what_is_registered_during_the_end_is_called_too(log: list[str]) -> list[str]:
     """A callback may register callbacks, and so may an exit; they come next, and what they register after them."""
-    log: list[str] = []
 
     async def again(depth: int) -> None:
         log.append(f"again {depth}")
@@ -310,31 +265,11 @@ def test_what_is_registered_during_the_end_is_called_too(run: Run) -> None:
             await super().__aexit__(*exc_info)
             atexit.register(log.append, "from exit")
 
-    async def main() -> None:
-        atexit.register(log.append, "first")
-        await enter(Registering(log))
-        atexit.register(again, 2)
-        log.clear()
-
-    run(main())
-    assert log == ["again 2", "again 1", "again 0", *exits("r"), "from exit", "first"]
-
-
-def test_a_resource_may_be_entered_by_a_callback(run: Run) -> None:
-    """What a callback enters at the end is exited before the loop closes."""
-    log: list[str] = []
-
-    async def late() -> None:
-        await enter(Recorded(log))
-        log.append("callback")
-
-    async def main() -> None:
-        atexit.register(log.append, "first")
-        atexit.register(late)
-
-    run(main())
-    assert log[:3] == [*enters("r"), "callback"]
-    assert sorted(log[3:]) == sorted([*exits("r"), "first"])
+    atexit.register(log.append, "first")
+    await enter(Registering(log))
+    atexit.register(again, 2)
+    log.clear()
+    return ["again 2", "again 1", "again 0", *exits("r"), "from exit", "first"]
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -369,9 +304,9 @@ def test_a_callback_runs_in_the_context_that_registered_it(run: Run) -> None:
     assert variable.get() == "unset"
 
 
-def test_tasks_that_a_callback_leaves_behind_are_cancelled_and_awaited(run: Run) -> None:
+@on_each_loop
+async def test_tasks_that_a_callback_leaves_behind_are_cancelled_and_awaited(log: list[str]) -> list[str]:
     """A task that a callback has started and not waited for ends before the next callback."""
-    log: list[str] = []
 
     async def note_end() -> None:
         await asyncio.sleep(0)
@@ -383,12 +318,9 @@ def test_tasks_that_a_callback_leaves_behind_are_cancelled_and_awaited(run: Run)
         await begun.wait()
         log.append("left")
 
-    async def main() -> None:
-        atexit.register(log.append, "next")
-        atexit.register(leave)
-
-    run(main())
-    assert log == ["left", "task ended", "next"]
+    atexit.register(log.append, "next")
+    atexit.register(leave)
+    return ["left", "task ended", "next"]
 
 
 def test_a_singleton_asked_for_in_a_callback_is_the_loops(run: Run) -> None:
@@ -430,22 +362,18 @@ def test_the_older_register_takes_an_awaitable(run: Run) -> None:
     assert "fail_later" in report["message"]
 
 
-def test_the_older_fire_calls_all_now(run: Run) -> None:
+@on_each_loop
+async def test_the_older_fire_calls_all_now(log: list[str]) -> list[str]:
     """await _atexit._fire() ends everything of the loop now, once; errors are raised together."""
-    log: list[str] = []
-
-    async def main() -> None:
+    await _atexit._fire()
+    atexit.register(log.append, "1")
+    _atexit._register(fail_later("2"))
+    await enter(Recorded(log, "3"))
+    with pytest.raises(ExceptionGroup) as caught:
         await _atexit._fire()
-        atexit.register(log.append, "1")
-        _atexit._register(fail_later("2"))
-        await enter(Recorded(log, "3"))
-        with pytest.raises(ExceptionGroup) as caught:
-            await _atexit._fire()
-        assert [str(error) for error in caught.value.exceptions] == ["2"]
-        await _atexit._fire()
-
-    run(main())
-    assert log == [*enters("3"), *exits("3"), "1"]
+    assert [str(error) for error in caught.value.exceptions] == ["2"]
+    await _atexit._fire()
+    return [*enters("3"), *exits("3"), "1"]
 
 
 def test_the_older_forms_refuse_what_they_cannot_use(run: Run) -> None:

@@ -58,35 +58,27 @@ async def two_that_wait(resource: Recorded, way: Way) -> tuple[Enter, list[async
 
 
 @once
-def test_once_two_at_once(run: Run, way: Way) -> None:
+@on_each_loop
+async def test_once_two_at_once(log: list[str], way: Way) -> list[str]:
     """Two tasks that ask at once wait for the same entering, and get the same value; so does a third, later."""
-    log: list[str] = []
-
-    async def main() -> None:
-        resource = Recorded(log)
-        enter_it, tasks = await two_that_wait(resource, way)
-        resource.may_enter.set()
-        assert [await tasks[0], await tasks[1], await enter_it()] == [resource] * 3
-
-    run(main())
-    assert log == [*enters("r"), *exits("r")]
+    resource = Recorded(log)
+    enter_it, tasks = await two_that_wait(resource, way)
+    resource.may_enter.set()
+    assert [await tasks[0], await tasks[1], await enter_it()] == [resource] * 3
+    return [*enters("r"), *exits("r")]
 
 
 @once
 @pytest.mark.parametrize("which", [0, 1])
-def test_once_one_of_two_is_cancelled(run: Run, way: Way, which: int) -> None:
+@on_each_loop
+async def test_once_one_of_two_is_cancelled(log: list[str], way: Way, which: int) -> list[str]:
     """Whichever of two is cancelled half-way, the entering goes on for the other."""
-    log: list[str] = []
-
-    async def main() -> None:
-        resource = Recorded(log)
-        _, tasks = await two_that_wait(resource, way)
-        await cancel(tasks[which])
-        resource.may_enter.set()
-        assert await tasks[1 - which] is resource
-
-    run(main())
-    assert log == [*enters("r"), *exits("r")]
+    resource = Recorded(log)
+    _, tasks = await two_that_wait(resource, way)
+    await cancel(tasks[which])
+    resource.may_enter.set()
+    assert await tasks[1 - which] is resource
+    return [*enters("r"), *exits("r")]
 
 
 @once
@@ -113,32 +105,30 @@ def test_once_the_last_is_cancelled(run: Run, way: Way, again: bool) -> None:
 
 @once
 @pytest.mark.parametrize("error", [ValueError("no"), SystemExit(2), KeyboardInterrupt(), GeneratorExit(), MemoryError()])
-def test_all_who_wait_get_the_error_and_the_next_call_tries_afresh(run: Run, way: Way, error: BaseException) -> None:
+@on_each_loop
+async def test_all_who_wait_get_the_error_and_the_next_call_tries_afresh(
+    log: list[str], way: Way, error: BaseException
+) -> list[str]:
     """A failed enter is shared by those who wait for it, raised as it is, and not remembered."""
-    log: list[str] = []
+    resource = Recorded(log)
+    resource.enter_error = error
 
-    async def main() -> None:
-        resource = Recorded(log)
-        resource.enter_error = error
+    async def outcome(enter_it: Enter) -> object:
+        try:
+            return await enter_it()
+        except BaseException as raised:
+            return raised
 
-        async def outcome(enter_it: Enter) -> object:
-            try:
-                return await enter_it()
-            except BaseException as raised:
-                return raised
+    def way_of_outcomes(resource: Recorded) -> Any:
+        return functools.partial(outcome, way(resource))
 
-        def way_of_outcomes(resource: Recorded) -> Any:
-            return functools.partial(outcome, way(resource))
-
-        enter_it, tasks = await two_that_wait(resource, way_of_outcomes)
-        resource.may_enter.set()
-        outcomes: list[object] = [await task for task in tasks]
-        assert [each is error for each in outcomes] == [True, True]
-        resource.enter_error = None
-        assert await enter_it() is resource
-
-    run(main())
-    assert log == ["entering r", *enters("r"), *exits("r")]
+    enter_it, tasks = await two_that_wait(resource, way_of_outcomes)
+    resource.may_enter.set()
+    outcomes: list[object] = [await task for task in tasks]
+    assert [each is error for each in outcomes] == [True, True]
+    resource.enter_error = None
+    assert await enter_it() is resource
+    return ["entering r", *enters("r"), *exits("r")]
 
 
 @once
@@ -239,22 +229,18 @@ def test_enter_two_at_once(run: Run, cancelled: bool) -> None:
         assert log == ["entering r"] * 2 + ["entered r"] * 2 + exits("r", "r")
 
 
-def test_enter_failing(run: Run) -> None:
+@on_each_loop
+async def test_enter_failing(log: list[str]) -> list[str]:
     """The error of the entering is raised as it is, nothing is exited, and the object can be entered by the next call."""
-    log: list[str] = []
-
-    async def main() -> None:
-        resource = Recorded(log)
-        resource.enter_error = ValueError("refused")
-        with pytest.raises(ValueError) as caught:
-            await enter(resource)
-        assert caught.value is resource.enter_error
-        assert resources() == ()
-        resource.enter_error = None
-        assert await enter(resource) is resource
-
-    run(main())
-    assert log == ["entering r", *enters("r"), *exits("r")]
+    resource = Recorded(log)
+    resource.enter_error = ValueError("refused")
+    with pytest.raises(ValueError) as caught:
+        await enter(resource)
+    assert caught.value is resource.enter_error
+    assert resources() == ()
+    resource.enter_error = None
+    assert await enter(resource) is resource
+    return ["entering r", *enters("r"), *exits("r")]
 
 
 def test_enter_on_a_second_loop(run: Run) -> None:

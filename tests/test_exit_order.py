@@ -17,7 +17,7 @@ from asyncio_loop_local._exit_order import Exitable, ExitOrder
 from asyncio_loop_local._loop_state import loop_state
 from conftest import Run
 from lingering import linger
-from recording import Factory, Recorded, enters, exits, keep, use
+from recording import Factory, Recorded, enters, exits, keep, on_each_loop, use
 
 
 class Open(Exitable):
@@ -99,38 +99,30 @@ def test_what_is_opened_meanwhile_ends_too_and_a_new_user_delays() -> None:
 # The same of real resources.
 
 
-def test_newest_first(run: Run) -> None:
+@on_each_loop
+async def test_newest_first(log: list[str]) -> list[str]:
     """Resources and callbacks end in one order, newest first, whatever they were entered by."""
-    log: list[str] = []
-
-    async def main() -> None:
-        await enter(Recorded(log, "1"))
-        atexit.register(log.append, "callback 2")
-        await enter_once(Recorded(log, "3"))
-        await use(sticky_acm(Recorded(log, "4")))
-        atexit.register(log.append, "callback 5")
-        log.clear()
-
-    run(main())
-    assert log == ["callback 5", *exits("4", "3"), "callback 2", *exits("1")]
+    await enter(Recorded(log, "1"))
+    atexit.register(log.append, "callback 2")
+    await enter_once(Recorded(log, "3"))
+    await use(sticky_acm(Recorded(log, "4")))
+    atexit.register(log.append, "callback 5")
+    log.clear()
+    return ["callback 5", *exits("4", "3"), "callback 2", *exits("1")]
 
 
-def test_newest_is_what_was_entered_last(run: Run) -> None:
+@on_each_loop
+async def test_newest_is_what_was_entered_last(log: list[str]) -> list[str]:
     """Of resources entered side by side, the one that was open last is the newest."""
-    log: list[str] = []
-
-    async def main() -> None:
-        slow = Recorded(log, "slow")
-        slow.may_enter.clear()
-        entering = asyncio.create_task(enter(slow))
-        await slow.entering.wait()
-        await enter(Recorded(log, "quick"))
-        slow.may_enter.set()
-        await entering
-        log.clear()
-
-    run(main())
-    assert log == exits("slow", "quick")
+    slow = Recorded(log, "slow")
+    slow.may_enter.clear()
+    entering = asyncio.create_task(enter(slow))
+    await slow.entering.wait()
+    await enter(Recorded(log, "quick"))
+    slow.may_enter.set()
+    await entering
+    log.clear()
+    return exits("slow", "quick")
 
 
 Acquire = Callable[[], Awaitable[object]]
@@ -150,27 +142,24 @@ ACQUIRE: dict[str, Callable[[Recorded], Acquire]] = {
 
 
 @pytest.mark.parametrize("how", ACQUIRE)
-def test_outlives_what_acquired_it_in_its_enter(run: Run, how: str) -> None:
+@on_each_loop
+async def test_outlives_what_acquired_it_in_its_enter(log: list[str], how: str) -> list[str]:
     """What a resource acquires in its `__aenter__`, in whatever way, is open until after its `__aexit__`."""
-    log: list[str] = []
 
     class User(Recorded):
         async def __aenter__(self) -> Self:
             await ACQUIRE[how](Recorded(log, "used"))()
             return await super().__aenter__()
 
-    async def main() -> None:
-        await enter(User(log, "user"))
-
-    run(main())
-    assert log == [*enters("used", "user"), *exits("user", "used")]
+    await enter(User(log, "user"))
+    return [*enters("used", "user"), *exits("user", "used")]
 
 
 @pytest.mark.parametrize("how", list(ACQUIRE)[:3])
 @pytest.mark.parametrize("where", ["task", "callback", "thread"])
-def test_outlives_what_acquired_it_later(run: Run, how: str, where: str) -> None:
+@on_each_loop
+async def test_outlives_what_acquired_it_later(log: list[str], how: str, where: str) -> list[str]:
     """What a task of an older resource acquires, when it is long open, still ends after that resource."""
-    log: list[str] = []
     ask, asked = asyncio.Event(), asyncio.Event()
     acquire = ACQUIRE[how](Recorded(log, "used"))
 
@@ -197,14 +186,11 @@ def test_outlives_what_acquired_it_later(run: Run, how: str, where: str) -> None
             await self.own
             await super().__aexit__()
 
-    async def main() -> None:
-        await enter(Older(log, "older"))
-        await acquire()
-        ask.set()
-        await asked.wait()
-
-    run(main())
-    assert log == [*enters("older", "used"), *exits("older", "used")]
+    await enter(Older(log, "older"))
+    await acquire()
+    ask.set()
+    await asked.wait()
+    return [*enters("older", "used"), *exits("older", "used")]
 
 
 class Buyer(Recorded):
@@ -232,58 +218,46 @@ async def buyers(log: list[str], count: int) -> list[Buyer]:
     return [await enter_once(Buyer(log, str(number))) for number in range(count)]
 
 
-def test_outlives_those_that_acquired_it_through_others(run: Run) -> None:
+@on_each_loop
+async def test_outlives_those_that_acquired_it_through_others(log: list[str]) -> list[str]:
     """Of a chain of resources acquired late, and in the order that is worst, each outlives what acquired it."""
-    log: list[str] = []
-
-    async def main() -> None:
-        chain = await buyers(log, 6)
-        for number in (3, 0, 4, 1, 2):
-            await chain[number].buy(chain[number + 1])
-        log.clear()
-
-    run(main())
-    assert log == exits(*"012345")
+    chain = await buyers(log, 6)
+    for number in (3, 0, 4, 1, 2):
+        await chain[number].buy(chain[number + 1])
+    log.clear()
+    return exits(*"012345")
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_two_that_use_each_other_end_newest_first(run: Run, first: int) -> None:
+@on_each_loop
+async def test_two_that_use_each_other_end_newest_first(log: list[str], first: int) -> list[str]:
     """Two resources that came to use each other end newest first, whichever was the first to use the other."""
-    log: list[str] = []
-
-    async def main() -> None:
-        pair = await buyers(log, 2)
-        await pair[first].buy(pair[1 - first])
-        await pair[1 - first].buy(pair[first])
-        log.clear()
-
-    run(main())
-    assert log == exits("1", "0")
+    pair = await buyers(log, 2)
+    await pair[first].buy(pair[1 - first])
+    await pair[1 - first].buy(pair[first])
+    log.clear()
+    return exits("1", "0")
 
 
-def test_an_end_in_between_frees_what_it_used(run: Run) -> None:
+@on_each_loop
+async def test_an_end_in_between_frees_what_it_used(log: list[str]) -> list[str]:
     """A cycle ended by an early `aclose` leaves nothing behind: what is opened afterwards ends newest first."""
-    log: list[str] = []
-
-    async def main() -> None:
-        pair = await buyers(log, 2)
-        await pair[0].buy(pair[1])
-        await pair[1].buy(pair[0])
-        await aclose()
-        for resource in pair:
-            await enter_once(resource)
-        log.clear()
-
-    run(main())
-    assert log == exits("1", "0")
+    pair = await buyers(log, 2)
+    await pair[0].buy(pair[1])
+    await pair[1].buy(pair[0])
+    await aclose()
+    for resource in pair:
+        await enter_once(resource)
+    log.clear()
+    return exits("1", "0")
 
 
 # Something is entered during the end.
 
 
-def test_what_is_entered_during_the_end_is_exited(run: Run) -> None:
+@on_each_loop
+async def test_what_is_entered_during_the_end_is_exited(log: list[str]) -> list[str]:
     """What is entered by a task that is being cancelled, by an exit or by a callback, is exited before the loop is closed."""
-    log: list[str] = []
 
     async def enter_one(name: str) -> None:
         await enter(Recorded(log, f"by {name}"))
@@ -294,15 +268,12 @@ def test_what_is_entered_during_the_end_is_exited(run: Run) -> None:
             await enter_one("exit")
             await super().__aexit__()
 
-    async def main() -> None:
-        await enter(Late(log, "late"))
-        atexit.register(enter_one, "callback")
-        keep(linger(begun := asyncio.Event(), lambda: enter_one("task")))
-        await begun.wait()
-        log.clear()
-
-    run(main())
-    assert log == [
+    await enter(Late(log, "late"))
+    atexit.register(enter_one, "callback")
+    keep(linger(begun := asyncio.Event(), lambda: enter_one("task")))
+    await begun.wait()
+    log.clear()
+    return [
         *(*enters("by task"), "callback by task", *exits("by task")),
         *(*enters("by callback"), "callback by callback", *exits("by callback")),
         *(*enters("by exit"), *exits("late"), "callback by exit", *exits("by exit")),

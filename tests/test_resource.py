@@ -16,7 +16,19 @@ import uvloop
 
 from asyncio_loop_local import atexit, enter, enter_once, sticky_acm, sticky_singleton_acm
 from conftest import Run
-from recording import Factory, Recorded, cancel, enters, exits, keep, reports_of_this_loop, turns, use, wait_for_gate
+from recording import (
+    Factory,
+    Recorded,
+    cancel,
+    enters,
+    exits,
+    keep,
+    on_each_loop,
+    reports_of_this_loop,
+    turns,
+    use,
+    wait_for_gate,
+)
 
 # Enter.
 
@@ -219,10 +231,10 @@ def test_context_is_that_of_the_first_caller(run: Run) -> None:
     assert seen == ["make: first", "enter: first", "task: first", "exit: first"]
 
 
-def test_each_exit_has_its_own_task_whether_it_awaits_or_not(run: Run) -> None:
+@on_each_loop
+async def test_each_exit_has_its_own_task_whether_it_awaits_or_not(log: list[str]) -> list[str]:
     """Exits that await nothing, and those that do, have their own task, context, and time limits, in their order."""
     var: ContextVar[str] = ContextVar("var")
-    log: list[str] = []
 
     class Own:
         def __init__(self, name: str, turns: int) -> None:
@@ -246,14 +258,11 @@ def test_each_exit_has_its_own_task_whether_it_awaits_or_not(run: Run) -> None:
             var.reset(self.token)
             log.append(self.name)
 
-    async def main() -> None:
-        var.set("main")
-        for number, count in enumerate([0, 0, 2, 0, 1, 0, 0, 3, 0]):
-            await enter(Own(str(number), count))
-        atexit.register(lambda: log.append(f"callback {asyncio.current_task() is not None} {var.get()}"))
-
-    run(main())
-    assert log == ["callback True main", *"876543210"]
+    var.set("main")
+    for number, count in enumerate([0, 0, 2, 0, 1, 0, 0, 3, 0]):
+        await enter(Own(str(number), count))
+    atexit.register(lambda: log.append(f"callback {asyncio.current_task() is not None} {var.get()}"))
+    return ["callback True main", *"876543210"]
 
 
 class OpaqueFuture(asyncio.Future[Any]):
@@ -284,9 +293,9 @@ def test_a_loop_whose_futures_do_not_tell_who_waits() -> None:
     assert log == ["exit True"] * 3
 
 
-def test_what_insists_on_its_task_can_be_held(run: Run) -> None:
+@on_each_loop
+async def test_what_insists_on_its_task_can_be_held(log: list[str]) -> list[str]:
     """Timeouts, task groups and cancel scopes of asyncio and anyio can be held by resources, though tasks come and go."""
-    log: list[str] = []
 
     @sticky_singleton_acm
     @asynccontextmanager
@@ -304,12 +313,9 @@ def test_what_insists_on_its_task_can_be_held(run: Run) -> None:
         group.start_soon(answer, answered)
         await answered.wait()
 
-    async def main() -> None:
-        await asyncio.create_task(ask())
-        await asyncio.create_task(ask())
-
-    run(main())
-    assert log == ["exit"]
+    await asyncio.create_task(ask())
+    await asyncio.create_task(ask())
+    return ["exit"]
 
 
 def test_no_code_of_a_resource_sees_an_error_that_others_handle(run: Run) -> None:
@@ -429,9 +435,9 @@ SPAWNS: dict[str, Spawn] = {
 
 
 @pytest.mark.parametrize("spawn", SPAWNS.values(), ids=list(SPAWNS))
-def test_tasks_of_a_resource_outlive_those_of_the_user(run: Run, spawn: Spawn) -> None:
+@on_each_loop
+async def test_tasks_of_a_resource_outlive_those_of_the_user(log: list[str], spawn: Spawn) -> list[str]:
     """However a resource starts a task, no runner finds it in `asyncio.all_tasks` and cancels it before its time."""
-    log: list[str] = []
 
     @asynccontextmanager
     async def resource() -> AsyncGenerator[None]:
@@ -459,22 +465,19 @@ def test_tasks_of_a_resource_outlive_those_of_the_user(run: Run, spawn: Spawn) -
         finally:
             log.append("user's task ends")
 
-    async def main() -> None:
-        await enter(resource())
-        task = keep(work())
-        await turns()
-        assert asyncio.all_tasks() == {task, asyncio.current_task()}
-
-    run(main())
-    assert log == ["user's task ends", "stopped"]
+    await enter(resource())
+    task = keep(work())
+    await turns()
+    assert asyncio.all_tasks() == {task, asyncio.current_task()}
+    return ["user's task ends", "stopped"]
 
 
 Calls = asyncio.Queue[asyncio.Future[str]]
 
 
-def test_tasks_of_task_groups_outlive_those_of_the_user(run: Run) -> None:
+@on_each_loop
+async def test_tasks_of_task_groups_outlive_those_of_the_user(log: list[str]) -> list[str]:
     """The tasks of asyncio's and anyio's task groups inside a resource work until that resource ends, and so do theirs."""
-    log: list[str] = []
 
     async def serve(name: str, calls: Calls) -> None:
         async def answer(call: asyncio.Future[str]) -> None:
@@ -515,13 +518,10 @@ def test_tasks_of_task_groups_outlive_those_of_the_user(run: Run) -> None:
             async with asyncio.timeout(10):  # where a server is no longer there, nobody answers
                 log.extend([await ask(server) for server in servers])
 
-    async def main() -> None:
-        keep(work())
-        for _ in range(2):
-            await turns()
-
-    run(main())
-    assert log == ["asyncio", "anyio", "exit anyio", "exit asyncio"]
+    keep(work())
+    for _ in range(2):
+        await turns()
+    return ["asyncio", "anyio", "exit anyio", "exit asyncio"]
 
 
 class OwnTask(asyncio.Task[Any]):
@@ -601,9 +601,9 @@ def test_task_factory_of_the_user(
         assert kinds.count(OwnTask) == (3 if early else 2)
 
 
-def test_a_task_of_the_users_stays_the_users_inside_the_block(run: Run) -> None:
+@on_each_loop
+async def test_a_task_of_the_users_stays_the_users_inside_the_block(log: list[str]) -> list[str]:
     """A task started inside `async with make()` is the user's own: visible, and cancelled when the loop ends."""
-    log: list[str] = []
     factory = Factory(log)
 
     async def work() -> None:
@@ -612,14 +612,11 @@ def test_a_task_of_the_users_stays_the_users_inside_the_block(run: Run) -> None:
         finally:
             log.append("task ends")
 
-    async def main() -> None:
-        async with factory.make():
-            task = keep(work())
-            await asyncio.sleep(0)
-            assert task in asyncio.all_tasks()
-
-    run(main())
-    assert log == [*enters("0"), "task ends", *exits("0")]
+    async with factory.make():
+        task = keep(work())
+        await asyncio.sleep(0)
+        assert task in asyncio.all_tasks()
+    return [*enters("0"), "task ends", *exits("0")]
 
 
 class Careless(Recorded):

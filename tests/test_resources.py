@@ -312,7 +312,10 @@ def test_a_second_loop_shows_its_own(run: Run) -> None:
         both.wait(30)
         shown.append(names())
 
-    threads = [threading.Thread(target=lambda host=host: run(main(host))) for host in "ab"]
+    def in_thread(host: str) -> None:
+        run(main(host))
+
+    threads = [threading.Thread(target=in_thread, args=(host,)) for host in "ab"]
     for thread in threads:
         thread.start()
     for thread in threads:

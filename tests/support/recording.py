@@ -6,27 +6,32 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec, Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from asyncio_loop_local import sticky_singleton_acm, storage
 from asyncio_loop_local._typing import ACM
 from conftest import Run
 
-P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def on_each_loop(test: Callable[P, Coroutine[Any, Any, None]]) -> Callable[P, None]:
-    """Makes a coroutine function a test, which runs on each kind of loop to the end of that loop."""
+def on_each_loop(test: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., None]:
+    """Makes a coroutine function a test, which runs on each kind of loop to the end of that loop.
+
+    A parameter ``log`` is an empty list. A test that takes it returns what it has to hold when the loop has ended.
+    """
+    signature = inspect.signature(test)
+    parameters = dict(signature.parameters)
+    takes_log = parameters.pop("log", None) is not None
 
     @functools.wraps(test)
-    def on_loop(*args: P.args, **kwargs: P.kwargs) -> None:
-        run: Any = kwargs.pop("run")
-        run(test(*args, **kwargs))
+    def on_loop(run: Run, **kwargs: Any) -> None:
+        log: list[object] = []
+        expected = run(test(log, **kwargs) if takes_log else test(**kwargs))
+        assert not takes_log or log == expected
 
-    signature = inspect.signature(test)
-    run = inspect.Parameter("run", inspect.Parameter.KEYWORD_ONLY, annotation=Run)
-    on_loop.__signature__ = signature.replace(parameters=[*signature.parameters.values(), run])  # type: ignore[attr-defined]
+    run = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Run)
+    on_loop.__signature__ = signature.replace(parameters=[run, *parameters.values()])  # type: ignore[attr-defined]
     return on_loop
 
 
