@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import textwrap
 import unittest
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -19,7 +17,6 @@ from asyncio_loop_local import aclose, atexit, enter, enter_once, singleton, sti
 from conftest import LOOPS, RUNS, Run
 from lingering import begin_to_linger
 from loop_programs import run_script, without_asyncios_own
-from programs import run_python
 from recording import Factory, Recorded, enters, exits, keep, turns
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -131,58 +128,6 @@ def test_isolated_asyncio_test_case() -> None:
         *(*enters("0"), "one", "tear down", "cleanup", *exits("0")),
         *(*enters("1"), "two", "tear down", "cleanup", *exits("1")),
     ]
-
-
-SHARED = """
-    from contextlib import asynccontextmanager
-    from pathlib import Path
-    from asyncio_loop_local import sticky_singleton_acm
-
-    def note(what):
-        with Path("log").open("a") as file:
-            file.write(what + "\\n")
-
-    @sticky_singleton_acm
-    @asynccontextmanager
-    async def make():
-        note("enter")
-        yield note
-        note("exit")
-"""
-TESTS = """
-    import pytest, pytest_asyncio
-    from .shared import make
-
-    @pytest_asyncio.fixture(loop_scope="{scope}")
-    async def made():
-        async with make() as note:
-            yield note
-            note("tear down")
-
-    @pytest.mark.asyncio(loop_scope="{scope}")
-    class TestIt:
-        async def test_one(self, made):
-            made("test")
-
-        async def test_two(self, made):
-            made("test")
-"""
-
-
-@pytest.mark.parametrize(("scope", "loops"), [("function", 4), ("class", 2), ("module", 2), ("package", 1), ("session", 1)])
-def test_pytest_asyncio(scope: str, loops: int, tmp_path: Path) -> None:
-    """Under pytest-asyncio each loop, of whatever scope, has its own, used by its tests and fixtures and then closed."""
-    package = tmp_path / "inner"
-    package.mkdir()
-    tests = TESTS.format(scope=scope)
-    for name, text in {"__init__": "", "shared": SHARED, "test_a": tests, "test_b": tests}.items():
-        (package / f"{name}.py").write_text(textwrap.dedent(text))
-    options = ["asyncio_mode=strict", "asyncio_default_fixture_loop_scope=function"]
-    command = ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", *(f"-o{option}" for option in options), "inner"]
-    inner = run_python(*command, cwd=tmp_path, env={**os.environ, "PYTEST_ADDOPTS": ""})
-    assert inner.returncode == 0, inner.stdout + inner.stderr
-    each_loop = ["enter", *["test", "tear down"] * (4 // loops), "exit"]
-    assert (tmp_path / "log").read_text().split("\n")[:-1] == each_loop * loops
 
 
 # By close().

@@ -272,21 +272,18 @@ async def test_what_is_in_use_is_refused_with_its_users_named() -> None:
     assert resources() == ()
 
 
-def test_others_stay_open_in_their_order(run: Run) -> None:
+@on_each_loop
+async def test_others_stay_open_in_their_order(log: list[str]) -> list[str]:
     """A resource is exited alone: older and newer ones, and what `enter` and `enter_once` entered, end later, in their order."""
-
-    async def main() -> list[str]:
-        factory = Factory()
-        own = Recorded(factory.log, "own")
-        assert await enter(own) is await enter_once(own) is own
-        for host in "abc":
-            await factory.use(host)
-        factory.log.clear()
-        assert await release(factory.make, "b") is True
-        assert factory.log == exits("1")
-        return factory.log
-
-    assert run(main()) == exits("1", "2", "0", "own", "own")
+    factory = Factory(log)
+    own = Recorded(factory.log, "own")
+    assert await enter(own) is await enter_once(own) is own
+    for host in "abc":
+        await factory.use(host)
+    factory.log.clear()
+    assert await release(factory.make, "b") is True
+    assert factory.log == exits("1")
+    return exits("1", "2", "0", "own", "own")
 
 
 @on_each_loop
@@ -307,20 +304,17 @@ async def test_one_resource_may_release_another() -> None:
     assert factory.log == [*enters("0", "1"), *exits("0")]
 
 
-def test_a_callback_may_release(run: Run) -> None:
+@on_each_loop
+async def test_a_callback_may_release(log: list[str]) -> list[str]:
     """An `atexit` callback may release what is still open, which is then not exited once more."""
+    factory = Factory(log)
+    await factory.use()
 
-    async def main() -> list[str]:
-        factory = Factory()
-        await factory.use()
+    async def callback() -> None:
+        factory.log.append(f"released: {await release(factory.make)}")
 
-        async def callback() -> None:
-            factory.log.append(f"released: {await release(factory.make)}")
-
-        atexit.register(callback)
-        return factory.log
-
-    assert run(main()) == [*ONE_LIFE, "released: True"]
+    atexit.register(callback)
+    return [*ONE_LIFE, "released: True"]
 
 
 # Two at a time.
@@ -459,17 +453,14 @@ async def test_a_release_after_a_cancelled_one_waits_for_the_same_exit() -> None
     assert factory.log == [*ONE_LIFE, *enters("1"), *exits("1")]
 
 
-def test_a_cancelled_release_loses_nothing_at_the_end_of_the_loop(run: Run) -> None:
+@on_each_loop
+async def test_a_cancelled_release_loses_nothing_at_the_end_of_the_loop(log: list[str]) -> list[str]:
     """The end of the loop waits for an exit that a cancelled release had begun."""
-
-    async def main() -> list[str]:
-        factory = Factory()
-        resource, releasing = await begin_release(factory)
-        await cancel(releasing)
-        resource.may_exit.set()
-        return factory.log
-
-    assert run(main()) == ONE_LIFE
+    factory = Factory(log)
+    resource, releasing = await begin_release(factory)
+    await cancel(releasing)
+    resource.may_exit.set()
+    return ONE_LIFE
 
 
 @pytest.mark.parametrize("error", [ValueError("exit"), KeyError("exit"), SystemExit(3)])

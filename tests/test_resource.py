@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -137,9 +137,9 @@ def test_an_enter_that_ignores_its_cancellation_is_exited(run: Run) -> None:
         assert log == ["entering r", "entering r cancelled", *exits("r")]
 
 
-def test_tasks_that_a_failed_enter_had_started_are_cancelled_and_awaited(run: Run) -> None:
+@on_each_loop
+async def test_tasks_that_a_failed_enter_had_started_are_cancelled_and_awaited(log: list[str]) -> list[str]:
     """An enter that starts a task and then fails leaves none behind."""
-    ended: list[str] = []
     tasks: list[asyncio.Task[None]] = []
 
     async def background() -> None:
@@ -147,7 +147,7 @@ def test_tasks_that_a_failed_enter_had_started_are_cancelled_and_awaited(run: Ru
             await asyncio.Event().wait()
         finally:
             await asyncio.sleep(0)
-            ended.append("background")
+            log.append("background")
 
     class Fails(Recorded):
         async def __aenter__(self) -> Self:
@@ -155,12 +155,9 @@ def test_tasks_that_a_failed_enter_had_started_are_cancelled_and_awaited(run: Ru
             await asyncio.sleep(0)
             raise ValueError
 
-    async def main() -> None:
-        with pytest.raises(ValueError):
-            await enter(Fails())
-
-    run(main())
-    assert ended == ["background"]
+    with pytest.raises(ValueError):
+        await enter(Fails())
+    return ["background"]
 
 
 # One task and one context, its own.
@@ -198,17 +195,17 @@ def test_one_task_and_one_context(run: Run) -> None:
     assert entered_in is not callers
 
 
-def test_context_is_that_of_the_first_caller(run: Run) -> None:
+@on_each_loop
+async def test_context_is_that_of_the_first_caller(log: list[str]) -> list[str]:
     """A shared resource has a copy of its first caller's context, in its making, enter, exit and tasks."""
     var: ContextVar[str] = ContextVar("var", default="default")
-    seen: list[str] = []
 
     async def see(what: str) -> None:
-        seen.append(f"{what}: {var.get()}")
+        log.append(f"{what}: {var.get()}")
 
     class Seeing:
         def __init__(self) -> None:
-            seen.append(f"make: {var.get()}")
+            log.append(f"make: {var.get()}")
 
         async def __aenter__(self) -> None:
             await see("enter")
@@ -223,12 +220,9 @@ def test_context_is_that_of_the_first_caller(run: Run) -> None:
         var.set(name)
         await use(shared())
 
-    async def main() -> None:
-        for name in ("first", "second"):
-            await asyncio.create_task(use_as(name))
-
-    run(main())
-    assert seen == ["make: first", "enter: first", "task: first", "exit: first"]
+    for name in ("first", "second"):
+        await asyncio.create_task(use_as(name))
+    return ["make: first", "enter: first", "task: first", "exit: first"]
 
 
 @on_each_loop
@@ -374,43 +368,55 @@ def test_no_exit_sees_the_error_of_an_enter_that_it_had_to_wait_for(run: Run) ->
 # Its tasks: they live as long as it does.
 
 
-def test_finally_of_a_task_can_use_what_has_tasks_of_its_own(run: Run) -> None:
-    """What a task gives to a resource in its `finally`, at the end of the loop, is still worked on by the resource's own task."""
-    written: list[str] = []
+@pytest.mark.parametrize("kind", ["task", "task group", "anyio's task group"])
+@on_each_loop
+async def test_finally_of_a_task_can_use_what_has_tasks_of_its_own(log: list[str], kind: str) -> list[str]:
+    """What a task gives to a resource in its `finally`, at the end of the loop, is still worked on by the resource's own tasks.
+
+    They may be in a task group of asyncio's or of anyio's, and may start others.
+    """
+
+    async def write(queue: asyncio.Queue[str]) -> None:
+        async def note(line: str) -> None:
+            await asyncio.sleep(0)
+            log.append(line)
+
+        while True:
+            await asyncio.create_task(note(await queue.get()))
+            queue.task_done()
 
     @sticky_singleton_acm
     @asynccontextmanager
     async def writer() -> AsyncGenerator[asyncio.Queue[str]]:
         queue: asyncio.Queue[str] = asyncio.Queue()
-
-        async def write() -> None:
-            while True:
-                line = await queue.get()
-                await asyncio.sleep(0)
-                written.append(line)
-                queue.task_done()
-
-        task = asyncio.create_task(write())
-        yield queue
-        await queue.join()
-        task.cancel()
+        async with AsyncExitStack() as stack:
+            if kind == "task":
+                stack.callback(asyncio.create_task(write(queue)).cancel)
+            elif kind == "task group":
+                group = await stack.enter_async_context(asyncio.TaskGroup())
+                stack.callback(group.create_task(write(queue)).cancel)
+            else:
+                of_anyio = await stack.enter_async_context(anyio.create_task_group())
+                of_anyio.start_soon(write, queue)
+                stack.callback(of_anyio.cancel_scope.cancel)
+            yield queue
+            await queue.join()
+            log.append("exit")
 
     async def work() -> None:
         async with writer() as queue:
             try:
                 await asyncio.Event().wait()
             finally:
-                await queue.put("last")
-                await queue.join()
-                written.append("written")
+                async with asyncio.timeout(10):  # if the writer is no longer there, nobody ever takes the line
+                    await queue.put("last")
+                    await queue.join()
+                log.append("written")
 
-    async def main() -> None:
-        await (await use(writer())).put("first")
-        keep(work())
-        await asyncio.sleep(0)
-
-    run(main())
-    assert written == ["first", "last", "written"]
+    await (await use(writer())).put("first")
+    keep(work())
+    await asyncio.sleep(0)
+    return ["first", "last", "written", "exit"]
 
 
 def spawn_in_a_callback(coroutine: Coroutine[Any, Any, None]) -> Awaitable[object]:
@@ -470,58 +476,6 @@ async def test_tasks_of_a_resource_outlive_those_of_the_user(log: list[str], spa
     await turns()
     assert asyncio.all_tasks() == {task, asyncio.current_task()}
     return ["user's task ends", "stopped"]
-
-
-Calls = asyncio.Queue[asyncio.Future[str]]
-
-
-@on_each_loop
-async def test_tasks_of_task_groups_outlive_those_of_the_user(log: list[str]) -> list[str]:
-    """The tasks of asyncio's and anyio's task groups inside a resource work until that resource ends, and so do theirs."""
-
-    async def serve(name: str, calls: Calls) -> None:
-        async def answer(call: asyncio.Future[str]) -> None:
-            await asyncio.sleep(0)
-            call.set_result(name)
-
-        while True:
-            await asyncio.create_task(answer(await calls.get()))
-
-    @asynccontextmanager
-    async def of_asyncio() -> AsyncGenerator[Calls]:
-        calls: Calls = asyncio.Queue()
-        async with asyncio.TaskGroup() as group:
-            task = group.create_task(serve("asyncio", calls))
-            yield calls
-            log.append("exit asyncio")
-            task.cancel()
-
-    @asynccontextmanager
-    async def of_anyio() -> AsyncGenerator[Calls]:
-        calls: Calls = asyncio.Queue()
-        async with anyio.create_task_group() as group:
-            group.start_soon(serve, "anyio", calls)
-            yield calls
-            log.append("exit anyio")
-            group.cancel_scope.cancel()
-
-    async def ask(calls: Calls) -> str:
-        call: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        await calls.put(call)
-        return await call
-
-    async def work() -> None:
-        servers = [await enter(of_asyncio()), await enter(of_anyio())]
-        try:
-            await asyncio.Event().wait()
-        finally:
-            async with asyncio.timeout(10):  # where a server is no longer there, nobody answers
-                log.extend([await ask(server) for server in servers])
-
-    keep(work())
-    for _ in range(2):
-        await turns()
-    return ["asyncio", "anyio", "exit anyio", "exit asyncio"]
 
 
 class OwnTask(asyncio.Task[Any]):
