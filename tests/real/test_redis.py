@@ -114,4 +114,7 @@ def test_what_was_acknowledged_is_there_after_a_kill_in_mid_use(run: Run, client
     run(main())
     assert len(acknowledged) == 8 * 40
     assert set(client.notes()) == set(acknowledged)
-    assert len(client.notes()) <= len(acknowledged) + len(failures)  # what failed may have been written all the same
+    in_flight = 8  # one a writer: the client itself repeats a write whose answer is lost
+    assert len(client.notes()) <= len(acknowledged) + max(
+        len(failures), in_flight
+    )  # what failed may have been written all the same

@@ -99,7 +99,8 @@ class Client(ABC, Generic[S, T]):
     many_tasks: ClassVar[range] = range(1, 2)  # and for twenty
     after_a_kill: ClassVar[Literal["works again", "is broken", "dies"]] = "works again"  # when its server is back
     lost: ClassVar[type[Exception] | None] = None  # what a call raises whose server is killed; None if it goes on waiting
-    refused: ClassVar[type[Exception] | None] = None  # what a call raises where there is no server; None if it waits for one
+    # What a call raises where there is no server; None if it waits for one.
+    refused: ClassVar[type[Exception] | tuple[type[Exception], ...] | None] = None
     works_on: ClassVar[bool] = True  # whether a cancelled task that waits for the server leaves the client in order
     cannot_exit: ClassVar[type[Exception] | None] = None  # what the exit raises where there is no server
     opening: ClassVar[AbstractContextManager[object]] = nullcontext()  # held while threads open one at the same time
@@ -290,7 +291,7 @@ class AsyncpgPool(PostgresClient[Asyncpg]):
     one_task = 2
     many_tasks = range(2, 3)
     lost = asyncpg.InterfaceError
-    refused = OSError
+    refused = (OSError, asyncpg.ConnectionDoesNotExistError)  # the latter where it has not yet seen that the server is gone
 
     def call(self) -> Call[Asyncpg]:
         arguments: dict[str, Any] = {"host": self.server.host, "user": "postgres", "database": "postgres"}
