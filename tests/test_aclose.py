@@ -33,28 +33,26 @@ async def test_where_nothing_was_used_it_does_nothing() -> None:
     assert vars(asyncio.get_running_loop()).keys() <= before.keys()
 
 
-def test_a_loop_can_be_used_after_aclose(run: Run) -> None:
+@on_each_loop
+async def test_a_loop_can_be_used_after_aclose(log: list[str]) -> list[str]:
     """All is forgotten: storage is the same dict, empty; factories make anew; what is opened afterwards ends with the loop."""
-    factory = Factory()
     token = singleton(object)
-
-    async def main() -> None:
-        kept = storage()
-        kept["a"] = 1
-        before = token()
-        await factory.use()
-        atexit.register(factory.log.append, "callback")
-        await aclose()
-        assert factory.log == [*enters("0"), "callback", *exits("0")]
-        assert storage() is kept
-        assert kept == {}
-        assert token() is not before
-        await factory.use()
-        atexit.register(factory.log.append, "later")
-        assert factory.log[5:] == enters("1")
-
-    run(main())
-    assert factory.log[7:] == ["later", *exits("1")]
+    factory = Factory(log)
+    kept = storage()
+    kept["a"] = 1
+    before = token()
+    await factory.use()
+    atexit.register(log.append, "callback")
+    await aclose()
+    assert log == [*enters("0"), "callback", *exits("0")]
+    assert storage() is kept
+    assert kept == {}
+    assert token() is not before
+    await factory.use()
+    atexit.register(log.append, "later")
+    assert log[5:] == enters("1")
+    log.clear()
+    return ["later", *exits("1")]
 
 
 @on_each_loop

@@ -19,27 +19,23 @@ from recording import Recorded, enters, exits, on_each_loop, reports_of_this_loo
 Reports = list[dict[str, Any]]
 
 
-def test_callbacks_get_their_arguments(run: Run) -> None:
+@on_each_loop
+async def test_callbacks_get_their_arguments(log: list[str]) -> list[str]:
     """Sync and async functions are called once, with the arguments they were registered with, when the loop ends."""
-    log: list[tuple[object, ...]] = []
 
     def called(*args: object, **kwargs: object) -> None:
-        log.append(("called", args, kwargs))
+        log.append(f"called {args} {kwargs}")
 
     async def awaited(*args: object, **kwargs: object) -> None:
-        log.append(("awaited", args, kwargs))
+        log.append(f"awaited {args} {kwargs}")
         await asyncio.sleep(0)
-        log.append(("done", args, kwargs))
+        log.append(f"done {args} {kwargs}")
 
-    async def main() -> None:
-        atexit.register(called, 1, a=2)
-        atexit.register(awaited, 3, function=4)
-        await asyncio.sleep(0)
-        assert log == []
-
-    run(main())
-    arguments = (3,), {"function": 4}
-    assert log == [("awaited", *arguments), ("done", *arguments), ("called", (1,), {"a": 2})]
+    atexit.register(called, 1, a=2)
+    atexit.register(awaited, 3, function=4)
+    await asyncio.sleep(0)
+    assert log == []
+    return ["awaited (3,) {'function': 4}", "done (3,) {'function': 4}", "called (1,) {'a': 2}"]
 
 
 @on_each_loop
@@ -167,20 +163,16 @@ async def test_what_was_taken_back_can_be_registered_again(log: list[str]) -> li
     return ["called"]
 
 
-def test_unregistering_what_was_never_registered_does_nothing(run: Run) -> None:
+@on_each_loop
+async def test_unregistering_what_was_never_registered_does_nothing(log: list[str]) -> list[str]:
     """Of an unknown function, on a loop that has been used or not, and after aclose()."""
-    log: list[int] = []
-
-    async def main() -> None:
-        atexit.unregister(print)
-        atexit.register(log.append, 1)
-        atexit.unregister(print)
-        await aclose()
-        atexit.unregister(log.append)
-        atexit.register(log.append, 2)
-
-    run(main())
-    assert log == [1, 2]
+    atexit.unregister(print)
+    atexit.register(log.append, "1")
+    atexit.unregister(print)
+    await aclose()
+    atexit.unregister(log.append)
+    atexit.register(log.append, "2")
+    return ["1", "2"]
 
 
 def test_every_loop_has_its_own_callbacks(run: Run) -> None:
@@ -323,17 +315,13 @@ async def test_tasks_that_a_callback_leaves_behind_are_cancelled_and_awaited(log
     return ["left", "task ended", "next"]
 
 
-def test_a_singleton_asked_for_in_a_callback_is_the_loops(run: Run) -> None:
+@on_each_loop
+async def test_a_singleton_asked_for_in_a_callback_is_the_loops(log: list[str]) -> list[str]:
     """What the loop has made is still known while it ends."""
-    made: list[object] = []
     make = singleton(object)
-
-    async def main() -> None:
-        made.append(make())
-        atexit.register(lambda: made.append(make()))
-
-    run(main())
-    assert made[0] is made[1]
+    made = make()
+    atexit.register(lambda: log.append(f"the same: {make() is made}"))
+    return ["the same: True"]
 
 
 # The private forms that older code uses.

@@ -15,7 +15,6 @@ import pytest
 from asyncio_loop_local import aclose, atexit, enter, enter_once, sticky_acm, sticky_singleton_acm
 from asyncio_loop_local._exit_order import Exitable, ExitOrder
 from asyncio_loop_local._loop_state import loop_state
-from conftest import Run
 from lingering import linger
 from recording import Factory, Recorded, enters, exits, keep, on_each_loop, use
 
@@ -280,22 +279,20 @@ async def test_what_is_entered_during_the_end_is_exited(log: list[str]) -> list[
     ]
 
 
-def test_a_factory_called_by_an_exit_after_its_resource_has_ended(run: Run) -> None:
+@on_each_loop
+async def test_a_factory_called_by_an_exit_after_its_resource_has_ended(log: list[str]) -> list[str]:
     """An exit that asks a factory whose resource has already ended gets a new one, which is exited too."""
-    factory = Factory()
+    factory = Factory(log)
 
     class Older(Recorded):
         async def __aexit__(self, *exc_info: object) -> None:
             assert (await factory.use()).is_open
             await super().__aexit__()
 
-    async def main() -> None:
-        await enter(Older(factory.log, "older"))
-        await factory.use()
-        factory.log.clear()
-
-    run(main())
-    assert factory.log == [*exits("0"), *enters("1"), *exits("older", "1")]
+    await enter(Older(log, "older"))
+    await factory.use()
+    log.clear()
+    return [*exits("0"), *enters("1"), *exits("older", "1")]
 
 
 # What it costs.

@@ -46,18 +46,15 @@ async def begin(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
 # What it returns, and what it finds.
 
 
-def test_it_exits_and_forgets_a_resource(run: Run) -> None:
+@on_each_loop
+async def test_it_exits_and_forgets_a_resource(log: list[str]) -> list[str]:
     """A resource is exited before `release` returns True, and the next call makes a new one, exited at the loop's end."""
-
-    async def main() -> Factory:
-        factory = Factory()
-        resource = await factory.use()
-        assert await release(factory.make) is True
-        assert factory.log == ONE_LIFE
-        assert await factory.use() is not resource
-        return factory
-
-    assert run(main()).log == [*ONE_LIFE, *enters("1"), *exits("1")]
+    factory = Factory(log)
+    resource = await factory.use()
+    assert await release(factory.make) is True
+    assert log == ONE_LIFE
+    assert await factory.use() is not resource
+    return [*ONE_LIFE, *enters("1"), *exits("1")]
 
 
 @on_each_loop

@@ -337,13 +337,13 @@ def test_no_code_of_a_resource_sees_an_error_that_others_handle(run: Run) -> Non
     assert [(type(error), error.__context__) for error in errors] == [(LookupError, None)] * 3
 
 
-def test_no_exit_sees_the_error_of_an_enter_that_it_had_to_wait_for(run: Run) -> None:
+@on_each_loop
+async def test_no_exit_sees_the_error_of_an_enter_that_it_had_to_wait_for(log: list[str]) -> list[str]:
     """What an enter in progress has acquired is exited as soon as that has failed, and on its own."""
-    seen: list[object] = []
 
     class Used(Recorded):
         async def __aexit__(self, *exc_info: object) -> None:
-            seen.append(sys.exception())
+            log.append(f"exit sees {sys.exception()}")
 
     class Slow(Recorded):
         async def __aenter__(self) -> Self:
@@ -353,16 +353,13 @@ def test_no_exit_sees_the_error_of_an_enter_that_it_had_to_wait_for(run: Run) ->
                 await asyncio.Event().wait()
             finally:
                 await turns()
-                seen.append("failed")
+                log.append("failed")
             raise AssertionError
 
-    async def main() -> None:
-        slow = Slow()
-        keep(enter(slow))
-        await slow.entering.wait()
-
-    run(main())
-    assert seen == ["failed", None]
+    slow = Slow()
+    keep(enter(slow))
+    await slow.entering.wait()
+    return ["failed", "exit sees None"]
 
 
 # Its tasks: they live as long as it does.
@@ -591,18 +588,13 @@ class Careless(Recorded):
             self.log.append(f"{name} of {self.name} ends")
 
 
-def test_tasks_left_behind_are_cancelled_and_awaited(run: Run) -> None:
+@on_each_loop
+async def test_tasks_left_behind_are_cancelled_and_awaited(log: list[str]) -> list[str]:
     """Tasks that a resource does not end itself are cancelled and awaited, and what those start, before anything older ends."""
-    log: list[str] = []
-
-    async def main() -> None:
-        await enter(Careless(log, "1"))
-        await enter(Careless(log, "2"))
-        log.clear()
-
-    run(main())
-    ends = [[*exits(name), f"task of {name} ends", f"last task of {name} ends"] for name in "21"]
-    assert log == ends[0] + ends[1]
+    await enter(Careless(log, "1"))
+    await enter(Careless(log, "2"))
+    log.clear()
+    return [line for name in "21" for line in (*exits(name), f"task of {name} ends", f"last task of {name} ends")]
 
 
 # It dies while it is held.
@@ -649,28 +641,26 @@ def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: Run) ->
 
 
 @pytest.mark.parametrize("way", ["enter_once", "sticky_acm"])
-def test_what_died_is_entered_again_by_identity(run: Run, way: str) -> None:
+@on_each_loop
+async def test_what_died_is_entered_again_by_identity(log: list[str], way: str) -> list[str]:
     """enter_once and sticky_acm forget an object that died while it was held, and enter it again."""
-    resource = Recorded()
+    resource = Recorded(log)
     sticky = sticky_acm(resource)
 
     async def get() -> None:
         await (use(sticky) if way == "sticky_acm" else enter_once(resource))
 
-    async def main() -> None:
-        reports = reports_of_this_loop()
-        await get()
-        await get()
-        assert resource.log == enters("r")
-        resource.die()
-        while not reports:
-            await asyncio.sleep(0)
-        await get()
-        await get()
-        assert len(reports) == 1
-
-    run(main())
-    assert resource.log == [*enters("r"), *exits("r")] * 2
+    reports = reports_of_this_loop()
+    await get()
+    await get()
+    assert log == enters("r")
+    resource.die()
+    while not reports:
+        await asyncio.sleep(0)
+    await get()
+    await get()
+    assert len(reports) == 1
+    return [*enters("r"), *exits("r")] * 2
 
 
 # Exit.
