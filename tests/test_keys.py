@@ -32,7 +32,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from werkzeug.datastructures import MultiDict
 
-from asyncio_loop_local import _keys, aclose, release, singleton, sticky_singleton_acm
+from asyncio_loop_local import _cpython, _keys, aclose, release, singleton, sticky_singleton_acm
 from conftest import Run
 from key_counts import COUNTS, Count, Written, call, on_a_loop
 
@@ -1083,7 +1083,7 @@ def test_a_signature_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """A factory's signature and the key of its defaults are determined once, not on every loop."""
     reads: list[object] = []
     keyed: list[object] = []
-    signature = _keys.signature
+    signature = _cpython.signature
 
     def counting_signature(of: Callable[..., Any]) -> inspect.Signature:
         reads.append(of)
