@@ -101,7 +101,11 @@ def test_a_task_factory_that_a_resource_wraps_and_sets_stays_the_users() -> None
     async def tracer() -> AsyncGenerator[None]:
         loop = asyncio.get_running_loop()
         inner: Any = loop.get_task_factory()
-        loop.set_task_factory(lambda *args, **kwargs: inner(*args, **kwargs))
+
+        def traced(*args: Any, **kwargs: Any) -> Any:
+            return inner(*args, **kwargs)
+
+        loop.set_task_factory(traced)
         yield
 
     async def main() -> None:

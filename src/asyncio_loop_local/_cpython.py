@@ -112,7 +112,8 @@ def _annotations(factory: Any, annotations_of: Callable[[Any], dict[str, Any]]) 
         function = getattr(factory, "__func__", None)
         return annotations_of(function) if isinstance(function, FunctionType) else {}
     found: dict[str, Any] = {}
-    for base in reversed(factory.__mro__):
+    mro: tuple[type[Any], ...] = factory.__mro__
+    for base in reversed(mro):
         module = getattr(base, "__module__", None)
         for name, annotation in annotations_of(base).items():
             found[name] = ForwardRef(annotation, module=module, is_class=True) if isinstance(annotation, str) else annotation
