@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, ForwardRef
+from typing import TYPE_CHECKING, Any, ForwardRef, cast
 
 if sys.version_info >= (3, 14):
     import annotationlib
@@ -55,8 +55,10 @@ def signature(factory: Callable[..., Any]) -> inspect.Signature:
     :raises TypeError, ValueError: as `inspect.signature`.
     """
     if sys.version_info >= (3, 14):
-        return inspect.signature(_without_annotations(factory), annotation_format=annotationlib.Format.STRING)
-    return inspect.signature(factory)
+        found = inspect.signature(_without_annotations(factory), annotation_format=annotationlib.Format.STRING)
+    else:
+        found = inspect.signature(factory)
+    return found
 
 
 def _without_annotations(factory: Any) -> Any:
@@ -112,7 +114,7 @@ def _annotations(factory: Any, annotations_of: Callable[[Any], dict[str, Any]]) 
         function = getattr(factory, "__func__", None)
         return annotations_of(function) if isinstance(function, FunctionType) else {}
     found: dict[str, Any] = {}
-    mro: tuple[type[Any], ...] = factory.__mro__
+    mro = cast("tuple[type[Any], ...]", factory.__mro__)
     for base in reversed(mro):
         module = getattr(base, "__module__", None)
         for name, annotation in annotations_of(base).items():
