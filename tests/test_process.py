@@ -16,89 +16,45 @@ ENTERED = [f"enter {name}" for name in NAMES]
 EXITED = [f"exit {name}" for name in reversed(NAMES)]
 
 
-def assert_the_only_warning_names(stderr: str, *names: str) -> None:
+HELD = """
+async def use():
+    try:
+        await asyncio.Event().wait()
+    finally:
+        await asyncio.sleep(0)
+        note("task ends")
+
+async def main():
+    await enter(Plain())
+    atexit.register(note, "callback")
+    for acm in (generator(), threaded(), task_group(), anyio_group()):
+        await enter(acm)
+    storage()["task"] = asyncio.create_task(use())
+    await asyncio.sleep(0)
+
+loop = new_loop()
+"""
+DRIVEN = {
+    "by hand": "loop.run_until_complete(main())",
+    "in a daemon thread": "threading.Thread(target=loop.run_forever, daemon=True).start()\n"
+    "asyncio.run_coroutine_threadsafe(main(), loop).result()",
+}
+
+
+@each_kind_of_loop
+@pytest.mark.parametrize("driven", list(DRIVEN))
+def test_interpreter_exit_ends_an_open_loop(loop_kind: str, driven: str) -> None:
+    """A loop still open when the interpreter exits is ended then: the user's tasks first, with their resources open.
+
+    It is ended in its own thread, with all that it needs, threads too. A warning names what it held.
+    """
+    printed, stderr = run_script(loop_kind, f"{HELD}{DRIVEN[driven]}\nnote('end of program')")
+    assert printed == [*ENTERED, "end of program", "task ends", *EXITED[:-1], "callback", EXITED[-1]]
     (warning,) = without_asyncios_own(stderr)
     assert "ResourceWarning" in warning
     assert "was still open when the interpreter exited" in warning
-    for name in names:
+    for name in ("Plain", "callback", *NAMES[1:]):
         assert name in warning.partition("It held ")[2]
-
-
-@each_kind_of_loop
-def test_interpreter_exit_ends_an_open_loop(loop_kind: str) -> None:
-    """A loop still open when the interpreter exits is ended then, threads and all, and a warning names what it held."""
-    printed, stderr = run_script(
-        loop_kind,
-        """
-        async def main():
-            await enter(Plain())
-            atexit.register(note, "callback")
-            for acm in (generator(), threaded(), task_group(), anyio_group()):
-                await enter(acm)
-
-        loop = new_loop()
-        loop.run_until_complete(main())
-        note("end of program")
-        """,
-    )
-    assert printed == [*ENTERED, "end of program", *EXITED[:-1], "callback", EXITED[-1]]
-    assert_the_only_warning_names(stderr, "Plain", "callback", *NAMES[1:])
-
-
-@each_kind_of_loop
-def test_interpreter_exit_with_a_loop_in_a_daemon_thread(loop_kind: str) -> None:
-    """A loop that runs in a daemon thread is ended there, its tasks first, with all that it needs."""
-    printed, stderr = run_script(
-        loop_kind,
-        """
-        async def use():
-            try:
-                await asyncio.Event().wait()
-            finally:
-                await asyncio.sleep(0)
-                note("task ends")
-
-        async def main():
-            for acm in (Plain(), generator(), threaded(), task_group(), anyio_group()):
-                await enter(acm)
-            storage()["task"] = asyncio.create_task(use())
-            await asyncio.sleep(0)
-
-        loop = new_loop()
-        threading.Thread(target=loop.run_forever, daemon=True).start()
-        asyncio.run_coroutine_threadsafe(main(), loop).result()
-        note("end of program")
-        """,
-    )
-    assert printed == [*ENTERED, "end of program", "task ends", *EXITED]
-    assert_the_only_warning_names(stderr, "Plain", *NAMES[1:])
-
-
-@each_kind_of_loop
-def test_interpreter_exit_cancels_tasks_first(loop_kind: str) -> None:
-    """The user's tasks on such a loop are cancelled with their resources open."""
-    printed, stderr = run_script(
-        loop_kind,
-        """
-        async def use():
-            async with make() as plain:
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    await asyncio.sleep(0)
-                    note("task ends")
-
-        async def main():
-            async with make():
-                storage()["task"] = asyncio.create_task(use())
-                await asyncio.sleep(0)
-
-        loop = new_loop()
-        loop.run_until_complete(main())
-        """,
-    )
-    assert printed == ["enter plain", "task ends", "exit plain"]
-    assert_the_only_warning_names(stderr, "Plain()")
 
 
 @each_kind_of_loop
