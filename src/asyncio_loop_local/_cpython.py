@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, ForwardRef, cast
+from typing import TYPE_CHECKING, Any, ForwardRef
 
 if sys.version_info >= (3, 14):
     import annotationlib
@@ -77,7 +77,8 @@ def _without_annotations(factory: Any) -> Any:
     if isinstance(factory, type):
         constructor = None if type(factory).__call__ is not type.__call__ else _constructor_of(factory)
         return factory if constructor is None else MethodType(_without_annotations(constructor), factory)
-    call = getattr(type(factory), "__call__", None)  # noqa: B004  # the function is needed, not whether there is one
+    kind: Any = factory.__class__
+    call = getattr(kind, "__call__", None)  # noqa: B004  # the function is needed, not whether there is one
     is_plain = isinstance(call, FunctionType) and not hasattr(factory, "__signature__")
     return MethodType(_without_annotations(call), factory) if is_plain else factory
 
@@ -114,7 +115,7 @@ def _annotations(factory: Any, annotations_of: Callable[[Any], dict[str, Any]]) 
         function = getattr(factory, "__func__", None)
         return annotations_of(function) if isinstance(function, FunctionType) else {}
     found: dict[str, Any] = {}
-    mro = cast("tuple[type[Any], ...]", factory.__mro__)
+    mro: Any = factory.__mro__
     for base in reversed(mro):
         module = getattr(base, "__module__", None)
         for name, annotation in annotations_of(base).items():
