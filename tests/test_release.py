@@ -372,7 +372,11 @@ async def test_releases_of_different_keys_do_not_wait_for_each_other() -> None:
 @pytest.mark.parametrize("cancelled", [[], [0], [1], [0, 1]])
 @on_each_loop
 async def test_what_is_being_entered_is_waited_for_and_exited(cancelled: list[int]) -> None:
-    """Releases during the enter wait for the same exit after it, which comes though one is cancelled, or both."""
+    """Releases during the enter wait for the same exit after it, which comes though one is cancelled, or both.
+
+    Nothing is reported: what is released has not died.
+    """
+    reports = reports_of_this_loop()
     factory = Factory()
     resource, using = await begin_enter(factory)
     releases = [await begin(release(factory.make)) for _ in range(2)]
@@ -383,6 +387,7 @@ async def test_what_is_being_entered_is_waited_for_and_exited(cancelled: list[in
     await turns()
     assert factory.log == ONE_LIFE
     assert [each.result() for each in releases if not each.cancelled()] == [True] * (2 - len(cancelled))
+    assert reports == []
 
 
 @pytest.mark.parametrize("by", ["call", "handle"])
