@@ -281,6 +281,36 @@ run(enter(forking()))
 
 
 @forks
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="asyncio finds no running loop in the child's task")
+def test_child_of_a_fork_goes_on_with_what_its_parent_was_entering() -> None:
+    """A child that a callback forks while a resource is being entered has its value, too; only the parent exits it."""
+    printed = run_forking(
+        "asyncio",
+        """
+parent = os.getpid()
+
+def where():
+    return "in the parent" if os.getpid() == parent else "in the child"
+
+@asynccontextmanager
+async def slow():
+    for _ in range(5):
+        await asyncio.sleep(0)
+    yield
+    note("exit", where())
+
+async def main():
+    asyncio.get_running_loop().call_soon(in_child, lambda: None)
+    await enter(slow())
+    note("entered", where())
+
+run(main())
+""",
+    )
+    assert printed == ["fork", "entered in the child", "child left with 0", "entered in the parent", "exit in the parent"]
+
+
+@forks
 @each_kind_of_loop
 def test_worker_processes_of_multiprocessing_have_their_own(loop_kind: str) -> None:
     """The workers of a forking `multiprocessing` pool have resources of their own, and exit nothing of the parent's."""

@@ -149,9 +149,18 @@ class WithSignature:
     __signature__ = inspect.Signature([inspect.Parameter("given", inspect.Parameter.KEYWORD_ONLY)])
 
 
+class Preset(Settings):
+    on_default_port = functools.partialmethod(Settings.with_port, 80)
+
+
 @contextlib.asynccontextmanager
 async def decorated(host: str, *, port: int = 80) -> AsyncGenerator[None]:
     yield
+
+
+@functools.wraps(decorated)
+def decorated_twice(*args: Any, **kwargs: Any) -> Any:
+    return decorated(*args, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -159,6 +168,7 @@ async def decorated(host: str, *, port: int = 80) -> AsyncGenerator[None]:
     [
         *(url, Settings, Child, Settings("h").with_port, Settings("h"), Made, ByMetaclass, WithSignature, decorated, dict, len),
         *(functools.partial(url, host="x"), functools.partial(Settings("h").with_port, 1), functools.partial(Made, "h")),
+        *(Preset.on_default_port, Preset("h").on_default_port, decorated_twice),
         *(Settings.with_port, enum.Enum, typing.NamedTuple("Pair", [("one", int), ("two", str)]), collections.OrderedDict),
     ],
 )

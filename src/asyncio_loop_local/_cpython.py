@@ -64,8 +64,8 @@ def signature(factory: Callable[..., Any]) -> inspect.Signature:
 def _without_annotations(factory: Any) -> Any:
     """Return something with the same parameters and, where they come from a function in Python, without annotations."""
     if isinstance(factory, FunctionType):
-        function: Any = inspect.unwrap(factory, stop=lambda each: hasattr(each, "__signature__"))
-        if not isinstance(function, FunctionType) or hasattr(function, "__signature__"):
+        function: Any = inspect.unwrap(factory, stop=_has_own_signature)
+        if not isinstance(function, FunctionType) or _has_own_signature(function):
             return function
         bare = FunctionType(function.__code__, {}, function.__name__, function.__defaults__, function.__closure__)
         bare.__kwdefaults__ = function.__kwdefaults__
@@ -81,6 +81,11 @@ def _without_annotations(factory: Any) -> Any:
     call = getattr(kind, "__call__", None)  # noqa: B004  # the function is needed, not whether there is one
     is_plain = isinstance(call, FunctionType) and not hasattr(factory, "__signature__")
     return MethodType(_without_annotations(call), factory) if is_plain else factory
+
+
+def _has_own_signature(function: Any) -> bool:
+    """Tell whether `inspect.signature` reads the parameters of a function from one of its attributes."""
+    return any(hasattr(function, name) for name in ("__signature__", "__partialmethod__", "_partialmethod"))
 
 
 def _constructor_of(kind: type) -> FunctionType | None:

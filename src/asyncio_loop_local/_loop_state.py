@@ -155,7 +155,8 @@ class LoopState:
     def create_task(self, coro: Coroutine[Any, Any, Any], **kwargs: Any) -> asyncio.Task[Any]:
         """Start a task. If a resource's code starts it, it lives and ends with that resource."""
         task = self._create_task(coro, **kwargs)  # just what the caller gave: a task factory may take nothing else
-        hide_creation_frames(task, __file__)
+        if self.loop.get_debug():
+            hide_creation_frames(task, __file__)
         if running_node() is not None and (bound := running_loop_bound(self.exits)) is not None:
             bound.adopt(task)
         return task

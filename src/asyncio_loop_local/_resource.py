@@ -20,6 +20,7 @@ from ._loop_bound import (
     ENTERING,
     EXIT,
     FAIL,
+    FORKED,
     MADE,
     OPEN,
     OPENED,
@@ -252,6 +253,9 @@ class Resource(LoopBound, Generic[T]):
     def _open(self, value: T, hold: asyncio.Future[None]) -> None:
         """It has been entered: publish the value."""
         exits = self.exits
+        if self.state is FORKED:  # the callers that this process has from its parent go on; the parent exits it
+            self._enter_waiters.notify(value)
+            return
         if self.state is ABANDONED:  # __aenter__ suppressed the cancellation, but no one is waiting: exit at once
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()

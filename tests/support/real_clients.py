@@ -100,7 +100,7 @@ class Client(ABC, Generic[S, T]):
     after_a_kill: ClassVar[Literal["works again", "is broken", "dies"]] = "works again"  # when its server is back
     lost: ClassVar[type[Exception] | None] = None  # what a call raises whose server is killed; None if it goes on waiting
     # What a call raises where there is no server; None if it waits for one.
-    refused: ClassVar[type[Exception] | tuple[type[Exception], ...] | None] = None
+    refused: ClassVar[type[Exception] | None] = None
     works_on: ClassVar[bool] = True  # whether a cancelled task that waits for the server leaves the client in order
     cannot_exit: ClassVar[type[Exception] | None] = None  # what the exit raises where there is no server
     opening: ClassVar[AbstractContextManager[object]] = nullcontext()  # held while threads open one at the same time
@@ -291,7 +291,7 @@ class AsyncpgPool(PostgresClient[Asyncpg]):
     one_task = 2
     many_tasks = range(2, 3)
     lost = asyncpg.InterfaceError
-    refused = (OSError, asyncpg.ConnectionDoesNotExistError)  # the latter where it has not yet seen that the server is gone
+    refused = OSError
 
     def call(self) -> Call[Asyncpg]:
         arguments: dict[str, Any] = {"host": self.server.host, "user": "postgres", "database": "postgres"}
@@ -307,6 +307,11 @@ class AsyncpgPool(PostgresClient[Asyncpg]):
         async with client.acquire() as connection, connection.transaction():
             await connection.execute("INSERT INTO notes VALUES ('half')")
             await connection.execute("SELECT pg_sleep(1000)")
+
+    async def kill(self, client: Asyncpg) -> None:
+        await super().kill(client)
+        while client.get_size():  # its connections that are not yet closed
+            await asyncio.sleep(0)
 
     def is_closed(self, client: Asyncpg) -> bool:
         return client.is_closing() and client.get_size() == 0
@@ -370,6 +375,16 @@ class Sqlalchemy(PostgresClient[AsyncEngine]):
 _redis = cast("Callable[..., StickyACM[redis.asyncio.Redis]]", sticky_singleton_acm(redis.asyncio.Redis))
 
 
+class CountingBackoff(NoBackoff):
+    """Counts the commands that the client sends once more by itself: the server may have carried the first one out."""
+
+    repeated = 0
+
+    def compute(self, failures: int) -> float:
+        CountingBackoff.repeated += 1
+        return super().compute(failures)
+
+
 class Redis(Client[RedisServer, redis.asyncio.Redis]):
     new_server = RedisServer
     many_tasks = range(1, 21)
@@ -377,7 +392,7 @@ class Redis(Client[RedisServer, redis.asyncio.Redis]):
     refused = redis.ConnectionError
 
     def call(self) -> Call[redis.asyncio.Redis]:
-        retry = Retry(NoBackoff(), 1)
+        retry = Retry(CountingBackoff(), 1)
         return call(_redis, port=self.server.port, client_name=self.name, decode_responses=True, retry=retry)
 
     async def use(self, client: redis.asyncio.Redis, note: str) -> None:
