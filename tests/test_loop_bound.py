@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from asyncio_loop_local import _loop_bound, aclose, atexit, enter, release, sticky_singleton_acm
+from asyncio_loop_local import _loop_bound, aclose, atexit, enter, release, singleton, sticky_singleton_acm
 from asyncio_loop_local._loop_bound import Event, LoopBound, State
 from asyncio_loop_local._loop_state import loop_state
 
@@ -198,10 +198,32 @@ async def unregistered() -> None:
     atexit.unregister(print)
 
 
-async def out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_task(*_args: object, **_kwargs: object) -> asyncio.Task[None]:
-        raise MemoryError
+async def made_to_be_closed(*, starts_task: bool) -> None:
+    def factory() -> asyncio.Task[Any] | None:
+        return asyncio.get_running_loop().create_task(asyncio.Event().wait()) if starts_task else None
 
+    singleton(factory, close=lambda _: None)()
+
+
+async def retired(monkeypatch: pytest.MonkeyPatch | None = None) -> None:
+    make = singleton(lambda: object(), close=lambda _: None, valid=lambda _: False)  # a new one each time
+    make()
+    if monkeypatch is None:
+        make()
+        return
+    with monkeypatch.context() as patched:
+        patched.setattr(asyncio, "Task", no_task)
+        with suppress(MemoryError):
+            make()
+        with suppress(ExceptionGroup):
+            await aclose()
+
+
+def no_task(*_args: object, **_kwargs: object) -> asyncio.Task[None]:
+    raise MemoryError
+
+
+async def out_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     make = sticky_singleton_acm(Gate)
     make(starts_task=True)
     with monkeypatch.context() as patched:
@@ -229,6 +251,9 @@ LIVES: dict[str, Callable[[], Awaitable[None]]] = {
     "interrupted while it is exited": lambda: interrupted_while_it_is_exited(times=1),
     "interrupted twice while it is exited": lambda: interrupted_while_it_is_exited(times=2),
     "unregistered": unregistered,
+    "made to be closed": lambda: made_to_be_closed(starts_task=False),
+    "made to be closed by a factory that starts a task": lambda: made_to_be_closed(starts_task=True),
+    "retired": retired,
 }
 
 
@@ -257,7 +282,7 @@ def test_every_transition_is_taken_by_a_life(taken: set[tuple[State, int, State]
         await aclose()
         assert not loop_state().exits
 
-    for life in (*LIVES.values(), lambda: out_of_memory(monkeypatch)):
+    for life in (*LIVES.values(), lambda: out_of_memory(monkeypatch), lambda: retired(monkeypatch)):
         asyncio.run(live(life))
     wanted = {(before, id(event), after) for event in EVENTS.values() for before, after in event.items()}
     names = {id(event): name for name, event in EVENTS.items()}

@@ -154,7 +154,7 @@ def _loops() -> list[asyncio.AbstractEventLoop]:
 
 def _holding() -> Iterator[tuple[asyncio.AbstractEventLoop, str]]:
     """Yield each loop that is neither closed nor running, with a description of what it holds."""
-    for attached in _process._all_attached():
+    for attached in _process.all_attached():
         state = cast("LoopState", attached)
         if not state.loop.is_closed() and not state.loop.is_running() and (held := state._held()):
             yield state.loop, held

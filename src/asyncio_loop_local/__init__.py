@@ -5,6 +5,9 @@ The modules, in layers. Each imports only from the layers below its own; `make c
 =====================================  ===================================================================================
 ``_sticky``, ``_singleton``, ``_var``  public functions and classes that build on other public ones; ``_atexit``: the older
                                        private forms of ``atexit``
+``_closing``, ``_closing_variable``,   values that a function closes, of a wrapped factory and of a variable; one public concept
+``_override``, ``_lifespan``           each
+``_sticky_acm``                        what a call of a sticky factory gives, which any number of blocks may enter
 ``_enter``, ``_shared_coroutine``,     one public concept each (``_shared_coroutine``: what `singleton` makes of a coroutine
 ``_storage``, ``atexit``, ``_aclose``  function)
 ``_release``, ``_resources``
@@ -33,11 +36,14 @@ The end of a loop: ``LoopState.shutdown_asyncgens``, ``LoopState.close``, ``Loop
 from . import atexit
 from ._aclose import aclose
 from ._enter import enter, enter_once
+from ._lifespan import lifespan
 from ._loop_state import LoopLocalStorage
-from ._release import release
+from ._override import override
+from ._release import release, release_all
 from ._resources import ResourceInfo, format_resources, resources
 from ._singleton import singleton
-from ._sticky import StickyACM, sticky_acm, sticky_singleton_acm
+from ._sticky import sticky_acm, sticky_singleton_acm
+from ._sticky_acm import StickyACM
 from ._storage import LockingDict, storage
 from ._var import LoopVar, Token
 
@@ -53,7 +59,10 @@ __all__ = [
     "enter",
     "enter_once",
     "format_resources",
+    "lifespan",
+    "override",
     "release",
+    "release_all",
     "resources",
     "singleton",
     "sticky_acm",

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from ._cpython import require_stack
 from ._loop_bound import refuse_inside
 from ._loop_state import attached_state
 from ._wait_graph import WaitNode, register_wait
+from ._waiters import noted
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -49,7 +49,9 @@ async def aclose() -> None:
             node.awaiting.remove(everything)
     if failures:
         try:
-            raise BaseExceptionGroup("errors at the exits of what the loop held", [_noted(each) for each in failures])
+            raise BaseExceptionGroup(
+                "errors at the exits of what the loop held", [noted(each.take(), each.name) for each in failures]
+            )
         finally:
             failures.clear()  # the tracebacks of their errors hold this frame
 
@@ -82,9 +84,3 @@ class _Everything(WaitNode):
     @property
     def waits_for(self) -> Iterable[WaitNode]:
         return self._exits
-
-
-def _noted(failure: Failure) -> BaseException:
-    with suppress(Exception):  # an exception's class may let nothing be set, as a frozen dataclass does
-        failure.error.add_note(f"raised by the exit of {failure.name}")
-    return failure.take()

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._loop_state import loop_state, running_loop
 from ._names import name_of_acm
-from ._resource import EndedMeanwhile, Resource, checked_acm
+from ._resource import EndedMeanwhile, Resource, Unpublished, checked_acm
 from ._wait_graph import running_node
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ async def enter(acm: ACM[T]) -> T:
 
     An error of ``__aenter__`` is raised as it is. If the caller is cancelled, so is the entering.
     """
-    return await Resource(loop_state().exits, checked_acm(acm, where="enter()"), _Object(acm)).acquire()
+    return await Resource(loop_state().exits, checked_acm(acm, where="enter()"), Unpublished(name_of_acm(acm))).acquire()
 
 
 async def enter_once(acm: ACM[T]) -> T:
@@ -58,32 +58,13 @@ async def enter_once(acm: ACM[T]) -> T:
             pass
 
 
-class _Object:
-    """The origin of a resource that the user has made, and which nobody else finds."""
-
-    __slots__ = ("_name",)
-
-    def __init__(self, acm: object) -> None:
-        self._name = name_of_acm(acm)
-
-    @property
-    def name(self) -> str:
-        return self._name
-
-    def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
-        """Nobody else finds it."""
-
-    def invalidate(self) -> None:
-        """Nobody else finds it."""
-
-
-class _ObjectByIdentity(_Object):
+class _ObjectByIdentity(Unpublished):
     """The origin of a resource that is found by the identity of the object, which the resource keeps alive meanwhile."""
 
     __slots__ = ("_place", "_state", "resource")
 
     def __init__(self, acm: object, state: LoopState) -> None:
-        super().__init__(acm)
+        super().__init__(name_of_acm(acm))
         self._place = id(acm)
         self._state = state
         self.resource: Resource[Any] | None = None

@@ -45,6 +45,9 @@ class Exitable(WaitNode):
         """Cancel its enter or exit; the second time, do without it."""
         raise NotImplementedError
 
+    def user_ended(self) -> None:
+        """Something that had acquired it has ended."""
+
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended, with an error of its exit, or because of one while it was held."""
         raise NotImplementedError
@@ -115,13 +118,16 @@ class ExitOrder:
         """It has ended, and keeps nothing else open."""
         self.in_transition.pop(bound, None)
         self.remove(bound)
-        for used in bound.uses:
+        all_used = list(bound.uses)
+        for used in all_used:
             used.users.pop(bound, None)
             self._add_if_ready(used)
         for user in bound.users:
             user.uses.pop(bound, None)
         bound.uses.clear()
         bound.users.clear()
+        for used in all_used:
+            used.user_ended()
         if self.exiting_now is bound:
             self.exiting_now = None
         self._exit_next()

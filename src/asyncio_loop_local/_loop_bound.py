@@ -7,7 +7,9 @@ MADE                   START         STARTED                its factory has star
                                                             takes its place in the order of exits
 MADE                   ENTER         ENTERING               its task begins to enter
 STARTED                ENTER         ENTERING               the same; it gives up its place
-MADE                   OPENED        OPEN                   a callback is registered: it takes its place
+MADE                   OPENED        OPEN                   a callback is registered, or a value is made that has to be
+                                                            closed: it takes its place
+STARTED                OPENED        OPEN                   the same: it takes its place anew, as the newest
 ENTERING               OPENED        OPEN                   its value is published; it takes its place, as the newest
 RELEASED               OPENED        OPEN                   the same, and its exit begins at once
 ENTER_INTERRUPTED      OPENED        OPEN                   it did not heed Ctrl-C: the end of the loop exits it
@@ -23,6 +25,8 @@ ENTER_INTERRUPTED      FAIL          EXIT_INTERRUPTED       the same
 MADE                   EXIT          EXITING                there is nothing to exit
 STARTED                EXIT          EXITING                only the tasks that it has started are cancelled
 OPEN                   EXIT          EXITING                its task goes on to the exit; nobody finds it any more
+OPEN                   RETIRE        RETIRED                nobody finds it any more; it exits when nothing uses it
+RETIRED                EXIT          EXITING                nothing uses it any more, or the loop ends
 ENTERING               INTERRUPT     ENTER_INTERRUPTED      Ctrl-C: its task is cancelled
 RELEASED               INTERRUPT     ENTER_INTERRUPTED      the same
 ABANDONED              INTERRUPT     ENTER_INTERRUPTED      the same, once more
@@ -33,6 +37,7 @@ EXITING                END           ENDED                  its exit is over: al
 MADE                   END           ENDED                  it is dropped: there is nothing to exit
 STARTED                END           ENDED                  its factory has failed, or there is no memory to exit it
 OPEN                   END           ENDED                  a callback is unregistered, or there is no memory to exit it
+RETIRED                END           ENDED                  there is no memory to exit it
 =====================  ============  =====================  =========================================================
 
 From any state a fork leads to FORKED in the child: the parent ends it. When the task for an event cannot be made, for want of
@@ -71,6 +76,7 @@ class State(Enum):
     ABANDONED = "abandoned"
     ENTER_INTERRUPTED = "enter interrupted"
     OPEN = "open"
+    RETIRED = "retired"
     EXITING = "exiting"
     EXIT_INTERRUPTED = "exit interrupted"
     ENDED = "ended"
@@ -81,7 +87,7 @@ class State(Enum):
 
 MADE, STARTED, OPEN, EXITING, ENDED, FORKED = State.MADE, State.STARTED, State.OPEN, State.EXITING, State.ENDED, State.FORKED
 ENTERING, RELEASED, ABANDONED = State.ENTERING, State.RELEASED, State.ABANDONED
-ENTER_INTERRUPTED, EXIT_INTERRUPTED = State.ENTER_INTERRUPTED, State.EXIT_INTERRUPTED
+ENTER_INTERRUPTED, EXIT_INTERRUPTED, RETIRED = State.ENTER_INTERRUPTED, State.EXIT_INTERRUPTED, State.RETIRED
 
 BEING_ENTERED = frozenset({ENTERING, RELEASED, ABANDONED, ENTER_INTERRUPTED})
 BEING_EXITED = frozenset({EXITING, EXIT_INTERRUPTED})
@@ -95,11 +101,12 @@ class Event(dict[State, State]):
 
 START = Event({MADE: STARTED})
 ENTER = Event({MADE: ENTERING, STARTED: ENTERING})
-OPENED = Event({MADE: OPEN, ENTERING: OPEN, RELEASED: OPEN, ENTER_INTERRUPTED: OPEN, ABANDONED: EXITING})
+OPENED = Event({MADE: OPEN, STARTED: OPEN, ENTERING: OPEN, RELEASED: OPEN, ENTER_INTERRUPTED: OPEN, ABANDONED: EXITING})
 RELEASE = Event({ENTERING: RELEASED})
 ABANDON = Event({ENTERING: ABANDONED, RELEASED: ABANDONED})
 FAIL = Event({ENTERING: EXITING, RELEASED: EXITING, ABANDONED: EXITING, ENTER_INTERRUPTED: EXIT_INTERRUPTED})
-EXIT = Event({MADE: EXITING, STARTED: EXITING, OPEN: EXITING})
+RETIRE = Event({OPEN: RETIRED})
+EXIT = Event({MADE: EXITING, STARTED: EXITING, OPEN: EXITING, RETIRED: EXITING})
 INTERRUPT = Event(
     {
         ENTERING: ENTER_INTERRUPTED,
@@ -108,7 +115,7 @@ INTERRUPT = Event(
         EXITING: EXIT_INTERRUPTED,
     }
 )
-END = Event(dict.fromkeys((ENTER_INTERRUPTED, EXIT_INTERRUPTED, EXITING, MADE, STARTED, OPEN), ENDED))
+END = Event(dict.fromkeys((ENTER_INTERRUPTED, EXIT_INTERRUPTED, EXITING, MADE, STARTED, OPEN, RETIRED), ENDED))
 FORK = Event(dict.fromkeys(State, FORKED))
 
 
@@ -210,7 +217,7 @@ class LoopBound(Exitable):
 
         :returns: the error of the exit.
         """
-        if self.state in (MADE, STARTED, OPEN):
+        if self.state in EXIT:
             require_stack()
         failure = await self._exit_waiters.wait(self.exits.loop, self._begin_exit_if_due)
         return None if failure is None else failure.take()

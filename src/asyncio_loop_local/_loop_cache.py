@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import suppress
 from operator import is_
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ._cpython import lru_cache
-from ._loop_bound import ENDED, MADE
+from ._loop_bound import ENDED, MADE, OPEN
+from ._names import name_of
 
 if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
     from collections.abc import Callable, Hashable
 
     from ._exit_order import ExitOrder
@@ -21,34 +24,85 @@ class NotCached(Exception):
     """The C-level cache has nothing for these arguments."""
 
 
-class CacheEntry:
-    """One cached call: its key, its arguments and, once made, its value. `invalidate` lets the next such call make anew."""
+class Factory(Protocol):
+    """What an entry has to know of the factory that makes its value."""
 
-    __slots__ = ("args", "cache", "exits", "is_invalid", "key", "keys", "kwargs", "resource", "value")
+    @property
+    def call(self) -> Callable[..., Any]:
+        """The factory itself, as it was before it was wrapped."""
+        ...
+
+    @property
+    def keys(self) -> CallKeys:
+        """The keys of its calls."""
+        ...
+
+    @property
+    def valid(self) -> Callable[[Any], object] | None:
+        """Tells whether a value is still good."""
+        ...
+
+
+class CacheEntry:
+    """One cached call: its key, its arguments and, once made, its value. `invalidate` lets the next such call make anew.
+
+    It is also the origin of the resource of a value that has to be closed.
+    """
+
+    __slots__ = (
+        "_is_asking",
+        "args",
+        "cache",
+        "exits",
+        "factory",
+        "is_invalid",
+        "key",
+        "kwargs",
+        "resource",
+        "value",
+        "value_is_checked",
+        "was_good",
+    )
 
     def __init__(
         self,
         exits: ExitOrder,
         cache: LoopCache,
-        keys: CallKeys,
+        factory: Factory,
         key: Hashable,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
         self.exits = exits
         self.cache = cache
-        self.keys = keys
+        self.factory = factory
         self.key = key
         self.args = args
         self.kwargs = kwargs
         self.is_invalid = False
         self.value: Any = None
+        self.value_is_checked = False  # each call checks it; else what the call gives does that itself, where it has to
         self.resource: Resource[Any] | None = None  # to be exited before the value may be forgotten
+        self._is_asking = False
+        self.was_good = False  # at a later call
 
     @property
     def name(self) -> str:
         """The call as people read it."""
-        return self.keys.describe(self.args, self.kwargs)
+        return self.factory.keys.describe(self.args, self.kwargs)
+
+    @property
+    def is_held(self) -> bool:
+        """A value has no blocks."""
+        return False
+
+    def call_factory(self) -> Any:
+        """Call the factory itself with the arguments."""
+        return self.factory.call(*self.args, **self.kwargs)
+
+    def publish(self, value: Any, _loop: AbstractEventLoop, /) -> None:
+        """Let calls find this value."""
+        self.value = value
 
     def invalidate(self) -> None:
         """Forget the value: the next call makes a new one."""
@@ -56,6 +110,46 @@ class CacheEntry:
             self.is_invalid = True
             self.cache.discard(self)
             self.value = self.resource = None  # they refer to this
+
+    def is_good(self, value: Any) -> bool:
+        """Whether the value is still valid. Where ``valid`` itself makes this call, it gets the value that it is asked about.
+
+        :raises TypeError: if ``valid`` returns something that would have to be awaited.
+        """
+        valid = self.factory.valid
+        if valid is None or self._is_asking:
+            return True
+        self._is_asking = True
+        try:
+            verdict = valid(value)
+        finally:
+            self._is_asking = False
+        if verdict is True:
+            self.was_good = True
+            return True
+        if inspect.isawaitable(verdict):
+            if inspect.iscoroutine(verdict):
+                verdict.close()  # or it would warn that it was never awaited
+            raise TypeError(
+                f"valid=… of {name_of(self.factory.call)}() returned an awaitable, of class {type(verdict).__qualname__}: "
+                f"it must be a plain function, which returns whether the value is still good"
+            )
+        is_good = bool(verdict)
+        self.was_good = self.was_good or is_good
+        return is_good
+
+    def retire(self) -> None:
+        """Forget a value that is no longer valid. If it has to be closed, that begins as soon as nothing uses it any more."""
+        self.cache.never_good = 0 if self.was_good else self.cache.never_good + 1
+        resource = self.resource
+        self.invalidate()
+        if resource is not None:
+            resource.retire()
+
+    def drop(self) -> None:
+        """Close at once what nobody has got, since the factory itself has made the same call meanwhile."""
+        if self.resource is not None and self.resource.state is OPEN:
+            self.resource.begin_exit()
 
     async def release(self, resource: Resource[Any]) -> BaseException | None:
         """Exit the resource. Until that is done, another release of the same call finds it, and waits for the same exit.
@@ -80,11 +174,12 @@ class LoopCache:
     argument that counts by value is put into it as a frozen snapshot, and is never found in it as it is.
     """
 
-    __slots__ = ("_pending", "entries", "find", "has_warned", "releasing")
+    __slots__ = ("_pending", "entries", "find", "has_warned", "never_good", "releasing")
 
     def __init__(self) -> None:
         self.entries: dict[Hashable, CacheEntry] = {}
         self.releasing: dict[Hashable, Resource[Any]] = {}
+        self.never_good = 0  # values in a row that were not valid at the first call that could have found them
         self.has_warned = False
         self._pending: list[tuple[Any, Arguments]] = []
         self.find = lru_cache(self._take_pending())

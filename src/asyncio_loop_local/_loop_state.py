@@ -220,6 +220,8 @@ class LoopState:
         """End everything, newest first, and forget all that was made; the loop can be used afterwards."""
         if threads_have_shut_down():  # an exit may need one all the same
             self.loop.set_default_executor(_process.LateExecutor())
+            # It has nothing to shut down, for which asyncio would start a thread, and Python 3.12 starts none by now.
+            self.loop.shutdown_default_executor = _shut_down_nothing  # type: ignore[method-assign]  # on this one alone
         fatal = await self.exits.end_all(on_failure, at_once=at_once)
         self._forget_all()
         if fatal is not None:
@@ -227,6 +229,15 @@ class LoopState:
                 raise fatal
             finally:
                 del fatal  # its traceback holds this frame
+
+    def retire(self, factory: object) -> None:
+        """Forget what this factory has made here, and exit it as soon as nothing uses it any more."""
+        cache = self.caches.pop(factory, None)
+        for entry in () if cache is None else list(cache.entries.values()):
+            resource = entry.resource
+            entry.invalidate()
+            if resource is not None:
+                resource.retire()
 
     def _forget_all(self) -> None:
         for cache in self.caches.values():
@@ -377,6 +388,11 @@ def attached_state() -> LoopState | None:
     return getattr(running_loop(), _ATTRIBUTE, None)
 
 
+def attached_states() -> list[LoopState]:
+    """The states of all loops of this process, in whichever thread they run."""
+    return [state for state in _process.all_attached() if isinstance(state, LoopState)]
+
+
 def _is_of_class(loop: asyncio.AbstractEventLoop, name: str, value: object) -> bool:
     """Tell whether the method comes from the class, so that deleting our override restores it."""
     of_class = getattr(type(loop), name, value)
@@ -400,5 +416,5 @@ def _report(failure: Failure) -> None:
     failure.report()
 
 
-async def _shut_down_nothing() -> None:
-    """Replace the method of a loop that this process has from its parent."""
+async def _shut_down_nothing(_timeout: float | None = None) -> None:
+    """Replace a method of a loop that this process has from its parent, or of one whose threads the interpreter has ended."""

@@ -72,12 +72,13 @@ class LateExecutor(ThreadPoolExecutor):
         return future
 
 
-def _all_attached() -> list[Attached]:
+def all_attached() -> list[Attached]:
+    """The states of all attached loops of this process."""
     return [state for reference in list(_attached.values()) if (state := reference()) is not None]
 
 
 def _at_interpreter_exit() -> None:
-    while states := _all_attached():  # and those that other threads attach meanwhile
+    while states := all_attached():  # and those that other threads attach meanwhile
         with ExitStack() as exits:  # if one raises, as its warning may, the others are ended all the same
             for state in states:
                 exits.callback(state.interpreter_exits)
@@ -97,7 +98,7 @@ def _register_in_child() -> None:
 
 
 def _after_fork_in_child() -> None:
-    for state in _all_attached():
+    for state in all_attached():
         state.process_forked()
         _of_parent.append(state)
     _attached.clear()

@@ -1,16 +1,17 @@
-"""Letting go of one thing that a wrapped factory has made, before the loop ends."""
+"""Letting go of what a wrapped factory has made, before the loop ends."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from ._loop_bound import running_loop_bound
+from ._loop_bound import ENDED, running_loop_bound
 from ._loop_state import attached_state
-from ._names import describe_factory
+from ._names import describe_factory, name_of
+from ._waiters import noted
 from ._wrapped_factory import WrappedFactory, factory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Container
 
     from ._resource import Resource
 
@@ -41,7 +42,7 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
         if entry is not None:
             entry.invalidate()
         return entry is not None
-    _refuse(resource)
+    _refuse(resource, "release()")
     error = await (resource.release() if entry is None else entry.release(resource))
     if error is None:
         return True
@@ -51,27 +52,85 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
         del error  # its traceback holds this frame
 
 
-def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[WrappedFactory, tuple[Any, ...]]:
-    """The wrapped factory, and the arguments with the object before them to which it was bound as a method."""
-    bound_to: tuple[Any, ...] = ()
-    function = factory
-    if hasattr(factory, "__self__") and hasattr(factory, "__func__"):
-        bound_to, function = (factory.__self__,), factory.__func__
-    token = factory_of(function)
+async def release_all(factory: Callable[..., object], /) -> int:
+    """Forget everything that a wrapped factory has made on the running loop, and exit what was entered, or has to be closed.
+
+    Calls made meanwhile get new values. The exits run one after the other, newest first, but none before those of the others
+    that use it; all of them run, also if some fail. Of two at a time, both wait for the same exits; so does a `release`. If this
+    is cancelled, the exit in progress and all others go on by themselves. Other loops keep theirs.
+
+    :returns: how many values it has forgotten, or has seen on their way out.
+    :raises TypeError: if ``factory`` was not made by `singleton` or `sticky_singleton_acm`, or is bound to an instance.
+    :raises RuntimeError: if no event loop is running; if something that is open, and not of this factory, still uses one of
+        them, or if this is called from inside one of them. Both are named, and nothing is forgotten.
+    :raises ExceptionGroup: after the last exit, with the errors of all exits, each with a note of whose it is.
+    """
+    state = attached_state()
+    token = _wrapped_by(factory, "release_all")
+    bound_to: object = getattr(factory, "__self__", None)
+    if not (bound_to is None or isinstance(bound_to, type)):
+        raise TypeError(
+            f"argument 'factory' of release_all() must not be bound to an instance, as {describe_factory(factory)} is: pass the "
+            f"function in the class, as in release_all(Service.client), or use release() for the values of one instance"
+        )
+    cache = None if state is None else state.caches.get(token)
+    if cache is None:
+        return 0
+    entries = [entry for entry in cache.entries.values() if not entry.is_invalid]
+    resources = {entry.resource: entry for entry in entries if entry.resource is not None}
+    being_released = [resource for resource in cache.releasing.values() if resource.state is not ENDED]
+    for resource in (*resources, *being_released):
+        _refuse(resource, "release_all()", but=resources)
+    for entry in entries:
+        if entry.resource is not None:
+            cache.releasing[entry.key] = entry.resource
+        entry.invalidate()
+    errors: list[BaseException] = []
+    remaining = list(resources)
+    try:
+        while remaining:
+            unused = [each for each in remaining if each.users.keys().isdisjoint(remaining)]
+            resource = max(unused or remaining, key=lambda each: each.serial)
+            remaining.remove(resource)
+            error = await resources[resource].release(resource)
+            if error is not None:
+                errors.append(noted(error, resource.label))
+        for resource in being_released:
+            await resource.release()
+    finally:
+        for resource in remaining:  # this was cancelled
+            resource.retire()
+    try:
+        if errors:
+            raise BaseExceptionGroup(f"errors at the exits of what {name_of(factory)}() had made", errors)
+    finally:
+        errors.clear()  # their tracebacks hold this frame
+    return len(entries) + len(being_released)
+
+
+def _wrapped_by(factory: Any, where: str) -> WrappedFactory:
+    token = factory_of(getattr(factory, "__func__", factory))
     if token is None:
         raise TypeError(
-            f"argument 'factory' of release() must be what singleton() or sticky_singleton_acm() has returned, "
+            f"argument 'factory' of {where}() must be what singleton() or sticky_singleton_acm() has returned, "
             f"not {describe_factory(factory)}"
         )
-    return token, bound_to + args
+    return token
 
 
-def _refuse(resource: Resource[Any]) -> None:
+def _unbound(factory: Any, args: tuple[Any, ...]) -> tuple[WrappedFactory, tuple[Any, ...]]:
+    """The wrapped factory, and the arguments with the object before them to which it was bound as a method."""
+    is_bound = hasattr(factory, "__self__") and hasattr(factory, "__func__")
+    return _wrapped_by(factory, "release"), (factory.__self__, *args) if is_bound else args
+
+
+def _refuse(resource: Resource[Any], call: str, *, but: Container[object] = ()) -> None:
     if running_loop_bound(resource.exits) is resource:
         raise RuntimeError(
-            f"release() was called from inside {resource.name}, which it would have to wait for: "
+            f"{call} was called from inside {resource.name}, which it would have to wait for: "
             f"call it from code that is not its own"
         )
-    if resource.users:
-        users = ", ".join(user.name for user in resource.users)
-        raise RuntimeError(f"{resource.name} cannot be released while it is in use by {users}: release what uses it first")
+    users = [user for user in resource.users if user not in but]
+    if users:
+        names = ", ".join(user.name for user in users)
+        raise RuntimeError(f"{resource.name} cannot be released while it is in use by {names}: release what uses it first")

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 import sys
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
@@ -26,6 +27,9 @@ from ._loop_bound import (
     OPENED,
     RELEASE,
     RELEASED,
+    RETIRE,
+    RETIRED,
+    STARTED,
     LoopBound,
     running_loop_bound,
 )
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from ._wait_graph import WaitNode
 
 T = TypeVar("T")
+V = TypeVar("V")
 
 _logger = logging.getLogger("asyncio_loop_local")
 
@@ -61,6 +66,34 @@ class Origin(Protocol):
         """Let no new caller find it; called at least once, when it has ended."""
         ...
 
+    @property
+    def is_held(self) -> bool:
+        """Whether a block that has begun still holds its value; False where blocks are not counted."""
+        ...
+
+
+class Unpublished:
+    """The origin of a resource that nobody else finds."""
+
+    __slots__ = ("_name",)
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def is_held(self) -> bool:
+        return False
+
+    def publish(self, value: Any, loop: asyncio.AbstractEventLoop, /) -> None:
+        """Nobody else finds it."""
+
+    def invalidate(self) -> None:
+        """Nobody else finds it."""
+
 
 class EndedMeanwhile(Exception):
     """The resource that a caller has found has been exited before the caller could wait for it: it has to look again."""
@@ -69,12 +102,12 @@ class EndedMeanwhile(Exception):
 class Resource(LoopBound, Generic[T]):
     """Entered when first asked for, open until its loop ends or it dies, exited once, and never entered again."""
 
-    __slots__ = ("_enter_waiters", "_hold", "_origin", "acm", "since", "value")
+    __slots__ = ("_enter_waiters", "_hold", "acm", "origin", "since", "value")
 
     def __init__(self, exits: ExitOrder, acm: ACM[T] | None, origin: Origin) -> None:
         super().__init__(exits)
         self.acm = acm
-        self._origin = origin
+        self.origin = origin
         self._enter_waiters: Waiters[T | Failure] = Waiters()
         self._hold: asyncio.Future[None] | None = None  # its task waits for it between the enter and the exit
         self.value: T = cast("T", None)
@@ -83,17 +116,59 @@ class Resource(LoopBound, Generic[T]):
     @property
     def name(self) -> str:
         """Its origin's name for it."""
-        return self._origin.name
+        return self.origin.name
 
     def invalidate(self) -> None:
         """Let the next call make a new one."""
-        self._origin.invalidate()
+        self.origin.invalidate()
 
     def note_user(self, node: WaitNode) -> None:
         """Record that the code of ``node`` has taken the value, so that this one exits after the owner of that code."""
         user = node.owner
         if isinstance(user, LoopBound) and self not in user.uses and user.exits is self.exits and user.state is not ENDED:
             self.acquired_by(user)
+
+    def run_factory(self, make: Callable[[], V]) -> V:
+        """Run what makes it, in its own context: what that acquires, or starts, is its own."""
+        try:
+            return self.context.run(make)
+        except BaseException:
+            if not self.tasks:
+                self.end(None, None)
+            raise
+
+    def open_with(self, acm: ACM[T], value: T) -> None:
+        """It is open from now on with a value that needs no enter; its exit is that of ``acm``."""
+        exits = self.exits
+        exits.remove(self)
+        self.acm, self.value, self.since = acm, value, exits.loop.time()
+        self.happens(OPENED)
+        self._log("entered %s")
+        self.origin.publish(value, exits.loop)
+        exits.push(self)
+
+    def retire(self) -> None:
+        """Let nobody find it any more, and exit it when neither a block nor anything open uses it any more."""
+        self.invalidate()
+        if self.state is OPEN:
+            self.happens(RETIRE)
+            self.exit_if_unused()
+        elif self.state in RELEASE:
+            self.happens(RELEASE)
+        elif self.state is MADE:
+            self.end(None, None)
+        elif self.state is STARTED:
+            self.begin_exit()
+
+    def exit_if_unused(self) -> None:
+        """Begin to exit it, if it is retired and nothing uses it."""
+        if self.state is RETIRED and not self.users and not self.origin.is_held:
+            self.begin_exit()
+
+    def user_ended(self) -> None:
+        """Exit it, if that was the last one to use it."""
+        with suppress(MemoryError, RecursionError):  # it will exit with its loop
+            self.exit_if_unused()
 
     async def release(self) -> BaseException | None:
         """Exit it before its loop ends. From now on nobody finds it. If it is being entered, it exits after that.
@@ -153,7 +228,7 @@ class Resource(LoopBound, Generic[T]):
         hold = self._hold
         if hold is None:
             super().begin_exit(at_once=at_once)
-        elif self.state is OPEN:
+        elif self.state in (OPEN, RETIRED):
             self._close()
             if hold.done():
                 return  # its task has been cancelled, and goes on by itself
@@ -166,7 +241,7 @@ class Resource(LoopBound, Generic[T]):
         """Exit the context manager, with the error of which it died if it did."""
         self._log("exiting %s")
         acm, self.acm, self.value = self.acm, None, cast("T", None)
-        if acm is None or self._hold is None:
+        if acm is None or self.since is None:
             return None
         if cause is None:
             return type(acm).__aexit__(acm, None, None, None)
@@ -175,7 +250,7 @@ class Resource(LoopBound, Generic[T]):
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended, and keeps nothing alive."""
         self.invalidate()
-        if self._hold is not None:
+        if self.since is not None:
             self._log("exited %s")
         self.acm = self._hold = None
         super().end(error, cause)
@@ -238,7 +313,7 @@ class Resource(LoopBound, Generic[T]):
                 await hold
             except BaseException as error:
                 self.raise_if_lost(error)
-                if self.state is OPEN and not self._enter_waiters:
+                if self.state in (OPEN, RETIRED) and not self._enter_waiters:
                     self._close()
                     cause = error
                 elif self.state is OPEN:  # no memory, or Ctrl-C, before all who wait had the value
@@ -259,13 +334,14 @@ class Resource(LoopBound, Generic[T]):
         if self.state is ABANDONED:  # __aenter__ suppressed the cancellation, but no one is waiting: exit at once
             if (task := asyncio.current_task()) is not None:
                 task.uncancel()
+            self.since = exits.loop.time()
             self.happens(OPENED)
             hold.set_result(None)
             return
         is_released = self.state is RELEASED
         self.value, self.since = value, exits.loop.time()
         if not is_released:
-            self._origin.publish(value, exits.loop)
+            self.origin.publish(value, exits.loop)
         self.happens(OPENED)
         self._log("entered %s")
         self._enter_waiters.notify(value)
@@ -303,17 +379,10 @@ class Resource(LoopBound, Generic[T]):
             self.cancel_soon(ABANDONED)
 
 
-def resource_made_by(
-    factory: Callable[..., ACM[T]], args: tuple[Any, ...], kwargs: dict[str, Any], *, exits: ExitOrder, origin: Origin, where: str
-) -> Resource[T]:
-    """A resource of the ACM that a factory makes, in the resource's own context."""
+def resource_made_by(make: Callable[[], ACM[T]], *, exits: ExitOrder, origin: Origin, where: str) -> Resource[T]:
+    """A resource of the ACM that a function makes, in the resource's own context."""
     resource: Resource[T] = Resource(exits, None, origin)
-    try:
-        resource.acm = checked_acm(resource.context.run(factory, *args, **kwargs), where=where)
-    except BaseException:
-        if not resource.tasks:
-            resource.end(None, None)
-        raise
+    resource.acm = resource.run_factory(lambda: checked_acm(make(), where=where))
     return resource
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from ._loop_bound import ENTER_INTERRUPTED, ENTERING, MADE, OPEN, RELEASED, STARTED
+from ._loop_bound import ENTER_INTERRUPTED, ENTERING, MADE, OPEN, RELEASED, RETIRED, STARTED
 from ._loop_state import attached_state
 from ._resource import Resource
 
@@ -89,7 +89,7 @@ def _visible() -> Iterator[Resource[Any]]:
 
 
 def _state_of(resource: Resource[Any]) -> Literal["entering", "open", "exiting"]:
-    if resource.state is OPEN:
+    if resource.state in (OPEN, RETIRED):
         return "open"
     return "entering" if resource.state in (ENTERING, RELEASED, ENTER_INTERRUPTED) else "exiting"
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
 from types import GeneratorType
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ._names import name_of
 from ._wait_graph import WaitNode, current_node, register_wait, running_node
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from types import CodeType, TracebackType
 
+    from ._loop_cache import CacheEntry
 
 _RUNS = 10  # that may be taken away from one who waits; a function that cancels itself would be run for ever
 
@@ -68,29 +69,13 @@ class _Run(WaitNode):
         self.task = context.run(self._loop.create_task, coroutine)
 
 
-class SharedCoroutine(Coroutine[Any, Any, T_co]):
-    """What a call of a coroutine function gives when `singleton` wraps it; lives as long as its loop's state, or its user.
+class ReusableCoroutine(Coroutine[Any, Any, T_co]):
+    """A coroutine to whatever takes one, which any number of tasks may await or drive at the same time, any number of times.
 
-    It is a coroutine to whatever takes one. Each task that drives it, as one does that `asyncio.create_task` makes of it, has
-    a state of its own in it, so that several may do so at the same time. What a run returns is kept; a failure is not.
+    Each task that drives it, as one does that `asyncio.create_task` makes of it, has a state of its own in it.
     """
 
-    __slots__ = (
-        "__name__",
-        "__qualname__",
-        "__weakref__",
-        "_anew",
-        "_done_on",
-        "_drivers",
-        "_first",
-        "_forget",
-        "_function",
-        "_is_spent",
-        "_loop",
-        "_result",
-        "_run",
-        "cr_code",
-    )
+    __slots__ = ("__name__", "__qualname__", "__weakref__", "_drivers", "cr_code")
 
     # What a coroutine object has besides, since a checker may take the function's for one: this one has no frame of its own.
     cr_await = None
@@ -98,33 +83,11 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
     cr_origin = None
     cr_running = False
 
-    def __init__(
-        self,
-        first: Coroutine[Any, Any, T_co],
-        function: Callable[[], Coroutine[Any, Any, T_co]],
-        anew: Callable[[], Coroutine[Any, Any, T_co]],
-        forget: Callable[[], None],
-    ) -> None:
-        self._first: Coroutine[Any, Any, T_co] | None = first
-        if _does_nothing_but_make(first, function):
-            first.close()  # its arguments have been checked, and another one costs nothing
-            self._first = None
-        self._function = function
-        self._anew = anew  # the same call, on another loop too
-        self._forget = forget
-        self._is_spent = False
-        self._loop = get_running_loop()
-        self._run: _Run | None = None
-        self._done_on: AbstractEventLoop | None = None  # the loop, when it is done
+    def __init__(self, first: Coroutine[Any, Any, T_co]) -> None:
         self._drivers: dict[Task[Any] | None, Generator[Any, Any, T_co]] = {}
         self.__name__: str = getattr(first, "__name__", "coroutine")
         self.__qualname__: str = getattr(first, "__qualname__", self.__name__)
         self.cr_code: CodeType | None = getattr(first, "cr_code", None)
-
-    def __await__(self) -> Generator[Any, Any, T_co]:
-        if self._done_on is get_running_loop():
-            return self._result
-        return (yield from self._wait().__await__())
 
     def send(self, value: Any, /) -> Any:
         driver = _driver()
@@ -155,10 +118,58 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         if steps is not None:
             steps.close()
 
+
+class FirstCoroutine(Generic[T_co]):
+    """The coroutine that a call has made before anybody has awaited it, or the call to make it then."""
+
+    __slots__ = ("_first", "_function")
+
+    def __init__(self, first: Coroutine[Any, Any, T_co], function: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
+        self._first: Coroutine[Any, Any, T_co] | None = first
+        self._function = function
+        if _does_nothing_but_make(first, function):
+            first.close()  # its arguments have been checked, and another one costs nothing
+            self._first = None
+
+    def take(self) -> Coroutine[Any, Any, T_co]:
+        """Return the first one, and afterwards a new one each time."""
+        coroutine, self._first = self._first or self._function(), None
+        return coroutine
+
     def __del__(self) -> None:
         first = getattr(self, "_first", None)  # which Ctrl-C may have kept from being set
         if first is not None:
             first.close()  # nobody has awaited it, which is no mistake
+
+
+class SharedCoroutine(ReusableCoroutine[T_co]):
+    """What a call of a coroutine function gives when `singleton` wraps it; lives as long as its loop's state, or its user.
+
+    What a run returns is kept; a failure is not.
+    """
+
+    __slots__ = ("_anew", "_coroutine", "_done_on", "_forget", "_is_spent", "_loop", "_result", "_run")
+
+    def __init__(
+        self,
+        first: Coroutine[Any, Any, T_co],
+        coroutine: FirstCoroutine[T_co],
+        anew: Callable[[], Coroutine[Any, Any, T_co]],
+        forget: Callable[[], None],
+    ) -> None:
+        super().__init__(first)
+        self._coroutine = coroutine
+        self._anew = anew  # the same call, on another loop too
+        self._forget = forget
+        self._is_spent = False
+        self._loop = get_running_loop()
+        self._run: _Run | None = None
+        self._done_on: AbstractEventLoop | None = None
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        if self._done_on is get_running_loop():
+            return self._result
+        return (yield from self._wait().__await__())
 
     def __repr__(self) -> str:
         state = "done" if self._done_on is not None else "not started" if self._run is None else "running"
@@ -211,7 +222,7 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
         self._forget()
 
     def _start(self) -> _Run:
-        coroutine, self._first = self._first or self._function(), None
+        coroutine = self._coroutine.take()
         run = self._run = _Run(self._loop, self.__qualname__)
         try:
             run.start(coroutine)
@@ -245,12 +256,57 @@ class SharedCoroutine(Coroutine[Any, Any, T_co]):
             self._done_on = self._loop
 
 
+class CheckedSharedCoroutine(SharedCoroutine[T_co]):
+    """One whose result is checked at each await: when it is no longer good, the next call begins anew, and so does the await."""
+
+    __slots__ = ("_is_good", "_retire")
+
+    def __init__(
+        self,
+        first: Coroutine[Any, Any, T_co],
+        coroutine: FirstCoroutine[T_co],
+        anew: Callable[[], Coroutine[Any, Any, T_co]],
+        forget: Callable[[], None],
+        is_good: Callable[[T_co], bool],
+        retire: Callable[[], None],
+    ) -> None:
+        super().__init__(first, coroutine, anew, forget)
+        self._is_good = is_good
+        self._retire = retire
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        if self._done_on is get_running_loop():
+            result = self._result
+            if self._is_good(result):
+                return result
+            if self._done_on is not None:  # else somebody has found that meanwhile
+                self._done_on = None
+                del self._result
+                self._retire()
+                self._spend()
+        return (yield from self._wait().__await__())
+
+
+def shared_coroutine(first: Coroutine[Any, Any, Any], entry: CacheEntry, call_again: Callable[..., Any]) -> SharedCoroutine[Any]:
+    """Return what the call of an entry gives, whose factory has returned a coroutine."""
+    anew = partial(call_again, *entry.args, **entry.kwargs)
+    coroutine = first_coroutine(first, entry)
+    if entry.factory.valid is None:
+        return SharedCoroutine(first, coroutine, anew, entry.invalidate)
+    return CheckedSharedCoroutine(first, coroutine, anew, entry.invalidate, entry.is_good, entry.retire)
+
+
+def first_coroutine(first: Coroutine[Any, Any, T], entry: CacheEntry) -> FirstCoroutine[T]:
+    """Return what makes the coroutines of an entry's call, of which the call itself has made the first."""
+    return FirstCoroutine(first, partial(entry.factory.call, *entry.args, **entry.kwargs))
+
+
 def is_coroutine(value: object) -> bool:
     """Tell whether asyncio takes a value for a coroutine, be it made by Cython, mypyc or uvloop, and it is nothing besides.
 
     A shared coroutine may be shared as it is, and an asynchronous context manager is rather entered than awaited.
     """
-    is_other = isinstance(value, (SharedCoroutine, GeneratorType)) or hasattr(type(value), "__aenter__")
+    is_other = isinstance(value, (ReusableCoroutine, GeneratorType)) or hasattr(type(value), "__aenter__")
     return isinstance(value, Coroutine) and not is_other
 
 

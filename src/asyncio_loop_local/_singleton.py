@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from functools import partial
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
+from ._closing import check_close, made_to_be_closed
 from ._cpython import mark_coroutine_function
-from ._shared_coroutine import SharedCoroutine, is_coroutine
+from ._shared_coroutine import is_coroutine, shared_coroutine
 from ._wrapped_factory import wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from ._loop_cache import CacheEntry
     from ._typing import Key
@@ -22,16 +22,47 @@ T = TypeVar("T")
 _NOT_GIVEN: Any = object()
 
 
+class _Decorator(Protocol[T]):
+    """`singleton` that waits for a factory of values which ``close`` and ``valid`` take."""
+
+    @overload
+    def __call__(self, factory: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
+    @overload
+    def __call__(self, factory: Callable[P, T], /) -> Callable[P, T]: ...
+
+
 @overload
 def singleton(factory: Callable[P, T], /) -> Callable[P, T]: ...
 @overload
 def singleton(factory: Callable[P, T], /, *, key: Key | None) -> Callable[P, T]: ...
 @overload
 def singleton(*, key: Key | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
-def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
+@overload
+def singleton(
+    factory: Callable[P, Coroutine[Any, Any, T]],
+    /,
+    *,
+    key: Key | None = None,
+    close: Callable[[T], object] | None = None,
+    valid: Callable[[T], object] | None = None,
+) -> Callable[P, Coroutine[Any, Any, T]]: ...
+@overload
+def singleton(
+    factory: Callable[P, T],
+    /,
+    *,
+    key: Key | None = None,
+    close: Callable[[T], object] | None = None,
+    valid: Callable[[T], object] | None = None,
+) -> Callable[P, T]: ...
+@overload
+def singleton(
+    *, key: Key | None = None, close: Callable[[T], object] | None = None, valid: Callable[[T], object] | None = None
+) -> _Decorator[T]: ...
+def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = None, valid: Any = None) -> Any:
     """Return a function that calls ``factory`` once per event loop and key, and returns its result from then on.
 
-    The result lives until its loop ends, and is then let go; nothing closes it. Equal arguments are one key, however they
+    The result lives until its loop ends, and is then let go; only ``close`` closes it. Equal arguments are one key, however they
     are written; dicts, lists, sets and objects that compare by value count by what they hold at the time of the call.
     ``key`` says otherwise: it is called with the call's arguments, and what it returns is the key.
 
@@ -44,26 +75,48 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None) -> Any:
     next starts it anew. A failure is raised to all who wait, and not remembered. Never awaited, it does not warn. Where no
     loop runs, a call gives a plain coroutine, which is of no loop yet: awaited, it gives what a call on that loop gives.
 
-    :raises TypeError: if ``factory`` or ``key`` cannot be called. By the function: if an argument can be no part of a key.
+    ``close``, sync or async, is called with the value (of a coroutine function: with what it gives) when the loop ends, or at
+    `release`, in a task of its own. The value is then a resource like any other: it is listed by `resources`, it is closed
+    in the order of exits, and what has got it in a resource's code is closed before it. The factory runs in the context in which
+    the value will be closed, and the tasks that it starts live as long as the value. What failed has nothing to close.
+
+    ``valid`` is called with the value at each later call (of a coroutine function: at each later await). If it returns something
+    false, the value is forgotten as by `release`, and made anew, once, however many ask; ``close`` then closes the old one, as
+    soon as nothing open uses it. An error of ``valid`` is raised to the caller, and changes nothing. Where ``valid`` itself makes
+    the same call, it gets the value in question.
+
+    :raises TypeError: if ``factory``, ``key``, ``close`` or ``valid`` cannot be called, or ``valid`` is a coroutine function. By
+        the function: if an argument can be no part of a key, or if ``valid`` returned an awaitable.
     :raises RuntimeError: by the function: if no event loop is running, unless it is a coroutine function. By awaiting: if the
         run would wait for itself.
     """
 
     def decorate(factory: Callable[..., Any]) -> Any:
         def make(entry: CacheEntry) -> Any:
-            value = factory(*entry.args, **entry.kwargs)
-            if not is_coroutine(value):
-                return value
-            function = partial(factory, *entry.args, **entry.kwargs)
-            return SharedCoroutine(value, function, partial(wrapper, *entry.args, **entry.kwargs), entry.invalidate)
+            if close is not None:
+                return made_to_be_closed(entry, close, wrapper)
+            value = entry.call_factory()
+            if is_coroutine(value):
+                return shared_coroutine(value, entry, wrapper)
+            entry.value_is_checked = valid is not None
+            return value
 
         async def call_later(*args: Any, **kwargs: Any) -> Any:
             return await wrapper(*args, **kwargs)
 
-        if not iscoroutinefunction(factory):
-            wrapper = wrapped(factory, make, key, where="singleton")
-        else:
-            wrapper = wrapped(factory, make, key, where="singleton", call_without_loop=call_later)
+        if close is not None:
+            check_close(close, where="singleton")
+        is_coroutine_function = iscoroutinefunction(factory)
+        wrapper = wrapped(
+            factory,
+            make,
+            where="singleton",
+            key=key,
+            valid=valid,
+            checks_values=not is_coroutine_function and not (close is None and valid is None),
+            call_without_loop=call_later if is_coroutine_function else None,
+        )
+        if is_coroutine_function:
             call_later.__name__, call_later.__qualname__ = wrapper.__name__, wrapper.__qualname__
             mark_coroutine_function(wrapper)
         return wrapper

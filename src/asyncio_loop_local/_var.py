@@ -5,6 +5,9 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast, overload
 
+from ._closing import check_close
+from ._closing_variable import ValuesToClose
+from ._loop_state import loop_state
 from ._names import describe_factory
 from ._pickling import PicklesByIdentity
 from ._secrets import mask_if_secret, safe_repr
@@ -67,25 +70,40 @@ class LoopVar(PicklesByIdentity, Generic[T]):
     All tasks of a loop see the same value. The loop's `storage` keeps it until the loop ends, or until `aclose`, and does not
     close it. The first `get` on each loop calls ``factory``, in its own task.
 
+    With ``close``, each value is a resource of its loop, and is closed once, in a task of its own there: in the order of exits
+    when the loop ends, or at that loop's next turn when another value is set, or when the variable itself is gone, in whichever
+    thread. So the variable can belong to an object, a client of an SDK, say: no loop keeps the variable or the object alive. (A
+    bound method of the object as ``close``, or as ``factory``, does no harm either.) A loop that is dropped unclosed, and to
+    which a value refers, lives as long as the variable.
+
     >>> requests = LoopVar("requests", default=0)
     >>> async def count() -> int:
     ...     requests.set(requests.get() + 1)
     ...     return requests.get()
     """
 
-    __slots__ = ("_default", "_factory", "_name")
+    __slots__ = ("_default", "_factory", "_name", "_to_close")
 
     @overload
-    def __init__(self, name: str) -> None: ...
+    def __init__(self, name: str, *, close: Callable[[T], object] | None = None) -> None: ...
     @overload
-    def __init__(self, name: str, *, default: T) -> None: ...
+    def __init__(self, name: str, *, default: T, close: Callable[[T], object] | None = None) -> None: ...
     @overload
-    def __init__(self, name: str, *, factory: Callable[[], T]) -> None: ...
-    def __init__(self, name: str, *, default: Any = _MISSING, factory: Callable[[], T] | None = None) -> None:
+    def __init__(self, name: str, *, factory: Callable[[], T], close: Callable[[T], object] | None = None) -> None: ...
+    def __init__(
+        self,
+        name: str,
+        *,
+        default: Any = _MISSING,
+        factory: Callable[[], T] | None = None,
+        close: Callable[[T], object] | None = None,
+    ) -> None:
         """Set the name for reprs and errors, and ``default`` or ``factory`` for loops on which no value was set.
 
-        :raises TypeError: if ``name`` is not a string, if ``factory`` is not callable, or if both ``default`` and ``factory``
-            are given.
+        ``close`` is called with each value that was set or made, sync or async; never with the default.
+
+        :raises TypeError: if ``name`` is not a string, if ``factory`` or ``close`` is not callable, or if both ``default`` and
+            ``factory`` are given.
         """
         given: Any = name
         if not isinstance(given, str):
@@ -98,9 +116,12 @@ class LoopVar(PicklesByIdentity, Generic[T]):
                 f"argument 'factory' of LoopVar() must be callable, not {type(given).__qualname__}: "
                 f"to give a value, pass 'default'"
             )
+        if close is not None:
+            check_close(close, where="LoopVar")
         self._name = name
         self._default: T | _Missing = default
         self._factory = factory
+        self._to_close = None if close is None else ValuesToClose(f"LoopVar {name!r}", close)
 
     @property
     def name(self) -> str:
@@ -115,18 +136,20 @@ class LoopVar(PicklesByIdentity, Generic[T]):
         """Return the variable's value on the running loop; else ``default``, the result of its factory, or its default.
 
         The result of the factory becomes the variable's value on this loop. If the factory raises, the error is raised here
-        and the next `get` calls the factory again.
+        and the next `get` calls the factory again. With ``close``, code of a resource that gets the value uses it: the value is
+        closed after that resource has ended.
 
         :raises LookupError: if there is no value, no default and no factory.
         :raises RuntimeError: if no event loop is running.
         """
-        values = storage()
-        value = values.get(self, default)
+        value = self._find(default)
         if value is not _MISSING:
             return value
         if self._factory is not None:
+            if self._to_close is not None:
+                return self._to_close.make(loop_state(), self._factory)
             made = self._factory()
-            return values.setdefault(self, made)
+            return storage().setdefault(self, made)
         if self._default is _MISSING:
             raise LookupError(self)
         return self._default
@@ -134,16 +157,22 @@ class LoopVar(PicklesByIdentity, Generic[T]):
     def set(self, value: T) -> Token[T]:
         """Set the variable's value on the running loop, for all its tasks, until the loop ends.
 
+        With ``close``, the value before is closed at the loop's next turn, unless it is this one.
+
         :returns: a token with which `reset` restores the previous value.
         :raises RuntimeError: if no event loop is running.
         """
-        values = storage()
-        old_value: T | _Missing = values.get(self, _MISSING)
-        values[self] = value
-        return Token(self, old_value, values)
+        old_value: T | _Missing = self._find(_MISSING)
+        if self._to_close is None:
+            storage()[self] = value
+        elif old_value is not value:
+            self._to_close.set(loop_state(), value)
+        return Token(self, old_value, storage())
 
     def reset(self, token: Token[T]) -> None:
         """Restore the variable's value on the running loop from before the `set` that returned ``token``.
+
+        With ``close``, the value from before has been closed. So the variable has none afterwards, and the present one is closed.
 
         :raises TypeError: if ``token`` is not a `Token`.
         :raises RuntimeError: if ``token`` has been used already, or if no event loop is running.
@@ -159,10 +188,32 @@ class LoopVar(PicklesByIdentity, Generic[T]):
         if token._storage() is not values:
             raise ValueError(f"{token!r} was created in a different event loop")
         token._used = True
-        if token._old_value is _MISSING:
+        if self._to_close is not None:
+            if token._old_value is not self._find(_MISSING):
+                self._to_close.discard(loop_state())
+        elif token._old_value is _MISSING:
             values.pop(self, None)
         else:
             values[self] = cast("T", token._old_value)
+
+    async def aclose(self) -> None:
+        """Close the variable's value on every loop, each on its own: here now; on loops that run in other threads, there.
+
+        All of that is awaited. Loops that do not run close theirs when they next run, or at their end. Afterwards the variable
+        can be used as before. Of two tasks that call this at a time, both wait for the same exits. If it is cancelled, the
+        exits go on by themselves. Without ``close``, it does nothing.
+
+        :raises ExceptionGroup: after the last exit, with the errors of all exits, each with a note of whose it is.
+        :raises RuntimeError: if no event loop is running, or if this is called from inside a resource for which the exit waits.
+        """
+        if self._to_close is not None:
+            await self._to_close.aclose()
+
+    def _find(self, default: Any) -> Any:
+        if self._to_close is None:
+            return storage().get(self, default)
+        held = self._to_close.find(loop_state())
+        return default if held is None else held.value
 
     def __repr__(self) -> str:
         """Return the name, and the default or factory if there is one, with secrets masked."""

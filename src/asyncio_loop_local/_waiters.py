@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from asyncio import CancelledError, Future
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -95,3 +96,10 @@ class Waiters(dict[Future[T], None]):
                     )
         self.clear()
         return notified
+
+
+def noted(error: BaseException, name: str) -> BaseException:
+    """Return the error of an exit, with a note of whose exit it is."""
+    with suppress(Exception):  # an exception's class may let nothing be set, as a frozen dataclass does
+        error.add_note(f"raised by the exit of {name}")
+    return error

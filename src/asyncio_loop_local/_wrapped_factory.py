@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import warnings
-from types import FunctionType
+from inspect import iscoroutinefunction
+from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ._cpython import annotate_like, running_loop_or_none
@@ -14,6 +15,7 @@ from ._loop_cache import CacheEntry, LoopCache, NotCached
 from ._loop_state import loop_state, running_loop
 from ._names import name_of
 from ._pickling import PicklesByIdentity
+from ._wait_graph import running_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -22,7 +24,6 @@ if TYPE_CHECKING:
     from ._resource import Resource
 
 _MANY_KEYS = 2_000
-_ATTRIBUTE = "_asyncio_loop_local_factory"
 
 
 class Make(Protocol):
@@ -34,19 +35,39 @@ class Make(Protocol):
 class WrappedFactory(PicklesByIdentity):
     """What is known of a wrapped factory on every loop; on each loop it has a `LoopCache` of its own."""
 
-    __slots__ = ("_call_without_loop", "_make", "_name", "keys")
+    __slots__ = ("_call_without_loop", "_checks_values", "_key", "_make", "call", "keys", "replaces", "valid")
 
     def __init__(
         self,
         factory: Callable[..., Any],
         make: Make,
-        key: Callable[..., Hashable] | None,
-        call_without_loop: Callable[..., Any] | None,
+        *,
+        key: Callable[..., Hashable] | None = None,
+        valid: Callable[[Any], object] | None = None,
+        checks_values: bool = False,
+        call_without_loop: Callable[..., Any] | None = None,
     ) -> None:
-        self._name = name_of(factory)
+        self.call = factory
         self._make = make
+        self._key = key
+        self.valid = valid
+        self._checks_values = checks_values
         self._call_without_loop = call_without_loop
+        self.replaces: WrappedFactory | None = None
         self.keys = CallKeys(factory) if key is None else OwnKeys(factory, key)
+
+    def replaced_by(self, replacement: Callable[..., Any]) -> WrappedFactory:
+        """Return the same with another factory, for which each loop has a cache of its own."""
+        other = WrappedFactory(
+            replacement,
+            self._make,
+            key=self._key,
+            valid=self.valid,
+            checks_values=self._checks_values,
+            call_without_loop=self._call_without_loop,
+        )
+        other.replaces = self
+        return other
 
     def find_or_make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """Return the value of this call on the running loop, or make it now.
@@ -62,24 +83,34 @@ class WrappedFactory(PicklesByIdentity):
         arguments = self.keys.freeze(args, kwargs)
         if arguments[1] is not kwargs:  # some were frozen: only so does the C-level cache find them
             try:
-                return cache.find(*arguments[0], **arguments[1])
+                found = cache.find(*arguments[0], **arguments[1])
             except NotCached:
                 pass
+            else:
+                if not self._checks_values:
+                    return found
+                value = found.value
+                if is_usable(found, value):
+                    return value
         key = self.keys.key(*arguments)
         entry = cache.valid_entry(key)
         if entry is not None:
-            cache.put(entry.value, arguments)  # and not before this second call, which may never come
-            return entry.value
-        entry = CacheEntry(state.exits, cache, self.keys, key, args, kwargs)
+            value = entry.value
+            if not self._checks_values or is_usable(entry, value):
+                cache.put(entry if self._checks_values else value, arguments)  # not before this second call, which may never come
+                return value
+        entry = CacheEntry(state.exits, cache, self, key, args, kwargs)
         value = entry.value = self._make(entry)
         if entry.is_invalid:
             return value
         made_meanwhile = cache.valid_entry(key)
         if made_meanwhile is not None:  # by the factory itself, which has made the same call
-            return made_meanwhile.value
+            value = made_meanwhile.value
+            entry.drop()
+            return value
         cache.entries[key] = entry
-        if len(cache.entries) > _MANY_KEYS and not cache.has_warned:
-            self._warn_of_many_keys(cache)
+        if not cache.has_warned:
+            self._warn_of_many(cache)
         return value
 
     def find(
@@ -102,24 +133,55 @@ class WrappedFactory(PicklesByIdentity):
             resource = None
         return None, resource
 
-    def _warn_of_many_keys(self, cache: LoopCache) -> None:
+    def _warn_of_many(self, cache: LoopCache) -> None:
+        if cache.never_good > _MANY_KEYS:
+            message = (
+                f"{name_of(self.call)}() has made {cache.never_good:,} values in a row on one event loop which valid=… found "
+                f"no longer valid at the next call, so each call makes a value of its own: "
+                f"let valid=… return whether the value can still be used"
+            )
+        elif len(cache.entries) > _MANY_KEYS:
+            newest_first = reversed(cache.entries)
+            newest, one_before = next(newest_first), next(newest_first)
+            differing = self.keys.differing(one_before, newest)
+            which = f" in the value of {', '.join(map(repr, differing))}" if differing else ""
+            message = (
+                f"{name_of(self.call)}() has been called with {len(cache.entries):,} different keys on one event loop, the last "
+                f"two of which differ{which}: such calls never find their value again, and all values live until the loop ends. "
+                f"Pass what stays the same, or say with key=… what makes two calls the same"
+            )
+        else:
+            return
         cache.has_warned = True
-        newest_first = reversed(cache.entries)
-        newest, one_before = next(newest_first), next(newest_first)
-        differing = self.keys.differing(one_before, newest)
-        which = f" in the value of {', '.join(map(repr, differing))}" if differing else ""
-        warnings.warn(
-            f"{self._name}() has been called with {len(cache.entries):,} different keys on one event loop, the last two "
-            f"of which differ{which}: such calls never find their value again, and all values live until the loop ends. "
-            f"Pass what stays the same, or say with key=… what makes two calls the same",
-            ResourceWarning,
-            stacklevel=4,
-        )
+        warnings.warn(message, ResourceWarning, stacklevel=4)
 
 
-def wrapped(factory: Any, make: Make, key: object, *, where: str, call_without_loop: Callable[..., Any] | None = None) -> Any:
+def is_usable(entry: CacheEntry, value: Any) -> bool:
+    """Whether a call may give a value that it has found; else the value is forgotten. The code that gets it is a user of it."""
+    if not entry.value_is_checked:
+        return not entry.is_invalid
+    if not entry.is_good(value):
+        entry.retire()
+        return False
+    resource = entry.resource
+    if resource is not None and (node := running_node()) is not None:
+        resource.note_user(node)
+    return True
+
+
+def wrapped(
+    factory: Any,
+    make: Make,
+    *,
+    where: str,
+    key: object = None,
+    valid: object = None,
+    checks_values: bool = False,
+    call_without_loop: Callable[..., Any] | None = None,
+) -> Any:
     """Return a function with the name, documentation and signature of the factory, which makes one value per call and loop.
 
+    ``checks_values``: each call of it checks the value that it finds, and notes who gets it.
     ``call_without_loop`` is called in its place where no loop runs, which is an error without it.
 
     :raises TypeError: if the factory, or the key, cannot be called.
@@ -134,32 +196,61 @@ def wrapped(factory: Any, make: Make, key: object, *, where: str, call_without_l
             f"argument 'key' of {where}() must be callable, not {_type_name(key)}: "
             f"pass a function of the call's arguments, which returns what makes two calls the same"
         )
-    token = WrappedFactory(factory, make, key, call_without_loop)
-    find_or_make = token.find_or_make
+    if not (valid is None or callable(valid)) or iscoroutinefunction(valid):
+        raise TypeError(
+            f"argument 'valid' of {where}() must be a plain function, not "
+            f"{'a coroutine function' if iscoroutinefunction(valid) else _type_name(valid)}: "
+            f"pass a function of the value, which returns whether it can still be used"
+        )
+    token = WrappedFactory(factory, make, key=key, valid=valid, checks_values=checks_values, call_without_loop=call_without_loop)
 
-    if key is None:
+    if key is not None:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            return token.find_or_make(args, kwargs)
+
+    elif checks_values:
+
+        def wrapper(*args: Any, **kwargs: Any) -> Any:
+            try:
+                entry = running_loop()._asyncio_loop_local.caches[token].find(*args, **kwargs)
+                value = entry.value
+            except (AttributeError, KeyError, TypeError, RuntimeError, NotCached):
+                pass  # not from in here, where an error of the factory's own would seem to come from this one
+            else:
+                if is_usable(entry, value):
+                    return value
+            return token.find_or_make(args, kwargs)
+
+    else:
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             try:
                 return running_loop()._asyncio_loop_local.caches[token].find(*args, **kwargs)
             except (AttributeError, KeyError, TypeError, RuntimeError, NotCached):
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
-            return find_or_make(args, kwargs)
-
-    else:
-
-        def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return find_or_make(args, kwargs)
+            return token.find_or_make(args, kwargs)
 
     _look_like(wrapper, factory)
-    vars(wrapper)[_ATTRIBUTE] = token
     return wrapper
 
 
+def cell_of(wrapper: object) -> CellType | None:
+    """Return the variable in which a function of ours keeps the factory that it wraps; None for any other function."""
+    while isinstance(wrapper, FunctionType):
+        names = wrapper.__code__.co_freevars
+        if "token" in names and wrapper.__closure__ is not None:
+            cell = wrapper.__closure__[names.index("token")]
+            if isinstance(cell.cell_contents, WrappedFactory):
+                return cell
+        wrapper = getattr(wrapper, "__wrapped__", None)  # that of somebody's decorator
+    return None
+
+
 def factory_of(wrapper: object) -> WrappedFactory | None:
-    """Return the factory that a function of ours wraps; None for any other function."""
-    token = getattr(wrapper, _ATTRIBUTE, None)
-    return token if isinstance(token, WrappedFactory) else None
+    """Return the factory that a function of ours wraps now; None for any other function."""
+    cell = cell_of(wrapper)
+    return None if cell is None else cell.cell_contents
 
 
 def _type_name(value: object) -> str:

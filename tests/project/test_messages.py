@@ -30,7 +30,9 @@ from asyncio_loop_local import (
     aclose,
     atexit,
     enter,
+    override,
     release,
+    release_all,
     resources,
     singleton,
     sticky_acm,
@@ -45,6 +47,14 @@ any_enter: Callable[..., Awaitable[Any]] = enter
 any_release: Callable[..., Awaitable[bool]] = release
 any_singleton: Callable[..., Any] = singleton
 any_sticky: Callable[..., Any] = sticky_singleton_acm
+
+
+async def database_later(host: str) -> str:
+    return host
+
+
+any_override: Callable[..., Any] = override
+any_release_all: Callable[..., Any] = release_all
 any_sticky_acm: Callable[..., Any] = sticky_acm
 any_register: Callable[..., Any] = atexit.register
 any_register_awaitable: Callable[..., Any] = _atexit._register
@@ -212,6 +222,15 @@ async def cancelled(awaitable: Awaitable[object]) -> None:
         await task
 
 
+class Service:
+    @singleton
+    def client(self) -> str:
+        return "a client"
+
+    def __repr__(self) -> str:
+        return "<Service>"
+
+
 # Errors of single calls.
 
 CASES.update(
@@ -246,11 +265,64 @@ CASES.update(
         "reset by an object that is no token": lambda: any_reset(any_var("v"))(ContextVar("v", default=1)),
         "reset by a token of another LoopVar": lambda: any_var("w").reset(any_var("v").set(1)),
         "send a value to a shared coroutine": lambda: token("me").send(3),
+        "close is a string": lambda: any_singleton(database, close="aclose"),
+        "valid is a string": lambda: any_sticky(database, valid="is_open"),
+        "valid is a coroutine function": lambda: any_singleton(database, valid=coroutine_function),
+        "release_all of a function": lambda: any_release_all(print),
+        "release_all of an instance's method": lambda: any_release_all(Service().client),
+        "override of a function": lambda: any_override(print, print),
+        "override of a method": lambda: any_override(Service().client, database),
+        "override by a value": lambda: any_override(any_singleton(database), 3),
     }
 )
 
 
 # Errors that need more than one call.
+
+
+@case
+def valid_returns_an_awaitable() -> None:
+    make = any_singleton(lambda: "a value", valid=lambda _: coroutine_function())  # pyright: ignore[reportUnknownLambdaType]
+    make()
+    make()
+
+
+@case
+def release_all_of_what_is_in_use() -> Awaitable[object]:
+    @singleton(close=len)
+    def engine() -> str:
+        return "an engine"
+
+    @singleton(close=len)
+    def pool() -> str:
+        return f"a pool of {engine()}"
+
+    pool()
+    return release_all(engine)
+
+
+@case
+async def release_all_whose_exits_fail() -> None:
+    def fail(_: object) -> None:
+        raise OSError("no answer")
+
+    @singleton(close=fail)
+    def engine(name: str) -> str:
+        return f"an engine of {name}"
+
+    engine("a")
+    engine("b")
+    await release_all(engine)
+
+
+@case
+async def a_variable_whose_exit_fails() -> None:
+    def fail(_: object) -> None:
+        raise OSError("no answer")
+
+    var = LoopVar("client", factory=list[int], close=fail)
+    var.get()
+    await var.aclose()
 
 
 @case
@@ -512,6 +584,7 @@ CASES.update(
         "repr of a sticky_acm": lambda: repr(sticky_acm(database("h"))),
         "repr of the result of a sticky factory": lambda: repr(connect("h")),
         "repr of a shared coroutine": lambda: repr(token("me")),
+        "repr of a shared coroutine whose result is closed": lambda: repr(any_singleton(database_later, close=len)("h")),
         "repr of a LoopVar": lambda: repr(LoopVar("v", default=1)),
         "repr of a LoopVar with a factory": lambda: repr(any_var("v", factory=list)),
         "repr of a Token": lambda: repr(any_var("v").set(1)),
@@ -535,6 +608,9 @@ OTHERS = [
     "a loop is dropped",
     "a loop is closed by a method looked up before",
     "many keys",
+    "values that are never valid",
+    "a loop ends while a variable is being collected",
+    "values that are never valid",
     "a loop is open at the interpreter's exit",
 ]
 
@@ -599,6 +675,42 @@ def test_warning_of_many_keys() -> None:
         asyncio.run(main())
     assert [str(each.message) for each in caught] == MESSAGES["many keys"]
     assert caught[0].filename == __file__
+
+
+def test_warning_of_values_that_are_never_valid() -> None:
+    """A factory whose values are never found valid again is named."""
+
+    def token(user: int) -> str:
+        return f"the token of {user}"
+
+    make = singleton(token, valid=lambda _: False)
+
+    async def main() -> None:
+        for _ in range(2_003):
+            make(1)
+
+    with pytest.warns(ResourceWarning) as caught:
+        asyncio.run(main())
+    assert [str(each.message) for each in caught] == MESSAGES["values that are never valid"]
+    assert caught[0].filename == __file__
+
+
+def test_warning_of_a_value_that_could_not_be_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that ends just while another thread collects a variable cannot close its value, and a warning says so."""
+
+    variables = [LoopVar("client", factory=list[int], close=len)]
+
+    async def main() -> None:
+        variables[0].get()
+        (held,) = cast("Any", variables[0])._to_close._by_loop.values()
+        for owner, reference in ((held.handover, "_held"), (held.resource(), "_values")):
+            monkeypatch.setattr(owner, reference, lambda: None)  # as if the collector had cleared it
+
+    with pytest.warns(ResourceWarning) as caught:
+        asyncio.run(main())
+        variables.clear()
+        gc.collect()
+    assert [str(each.message) for each in caught] == MESSAGES["a loop ends while a variable is being collected"]
 
 
 def test_warning_of_a_loop_that_is_open_at_the_interpreters_exit() -> None:

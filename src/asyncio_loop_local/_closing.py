@@ -1,0 +1,111 @@
+"""Values that have a method to close them: each is a resource whose exit calls that."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._resource import Resource
+from ._shared_coroutine import FirstCoroutine, ReusableCoroutine, first_coroutine, is_coroutine
+from ._sticky_acm import StickyCall, sticky_call
+from ._wait_graph import running_node
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine, Generator
+    from types import TracebackType
+
+    from ._loop_cache import CacheEntry
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Closing(Generic[T]):
+    """An asynchronous context manager of a value that is made by a coroutine, or is there already, and closed by a function."""
+
+    __slots__ = ("_close", "_coroutine", "_value")
+
+    def __init__(self, close: Callable[[T], object], coroutine: FirstCoroutine[T] | None = None) -> None:
+        self._close = close
+        self._coroutine = coroutine
+
+    def holds(self, value: T) -> _Closing[T]:
+        self._value = value
+        return self
+
+    async def __aenter__(self) -> T:
+        coroutine, self._coroutine = self._coroutine, None
+        if coroutine is not None:
+            self._value = await coroutine.take()
+        return self._value
+
+    async def __aexit__(
+        self,
+        _exc_type: type[BaseException] | None,
+        _exc_value: BaseException | None,
+        _traceback: TracebackType | None,
+        /,
+    ) -> None:
+        result = self._close(self._value)
+        if inspect.isawaitable(result):
+            await result
+
+
+class ClosingCoroutine(ReusableCoroutine[T_co]):
+    """What a call of a coroutine function gives whose result is to be closed: each await gives that result."""
+
+    __slots__ = ("sticky",)
+
+    def __init__(self, first: Coroutine[Any, Any, T_co], sticky: StickyCall[T_co]) -> None:
+        super().__init__(first)
+        self.sticky = sticky
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        return self.sticky.__await__()
+
+    def __repr__(self) -> str:
+        return f"<shared coroutine of {self.sticky.name}>"
+
+
+def check_close(close: object, *, where: str) -> None:
+    """Refuse what cannot close a value.
+
+    :raises TypeError: if it cannot be called.
+    """
+    if not callable(close):
+        raise TypeError(
+            f"argument 'close' of {where}() must be callable, not {type(close).__qualname__}: "
+            f"pass a function of the value, sync or async, as in close=httpx.AsyncClient.aclose"
+        )
+
+
+def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], call_again: Callable[..., Any]) -> Any:
+    """Call the factory of an entry, and return its value, or the coroutine of it, as a resource that ``close`` ends."""
+    resource: Resource[Any] = Resource(entry.exits, None, entry)
+    value = resource.run_factory(entry.call_factory)
+    if is_coroutine(value):
+        return _coroutine_to_be_closed(value, resource, entry, close, call_again)
+    entry.resource, entry.value_is_checked = resource, True
+    resource.open_with(_Closing(close).holds(value), value)
+    node = running_node()
+    if node is not None:
+        resource.note_user(node)
+    return value
+
+
+def _coroutine_to_be_closed(
+    first: Coroutine[Any, Any, Any],
+    resource: Resource[Any],
+    entry: CacheEntry,
+    close: Callable[[Any], object],
+    call_again: Callable[..., Any],
+) -> ClosingCoroutine[Any]:
+    def sticky_of_another_call(*args: Any, **kwargs: Any) -> StickyCall[Any]:
+        sticky: StickyCall[Any] = call_again(*args, **kwargs).sticky
+        return sticky
+
+    sticky = sticky_call(entry, sticky_of_another_call)
+    resource.acm = _Closing(close, first_coroutine(first, entry))
+    resource.origin = sticky
+    sticky.made(resource)
+    return ClosingCoroutine(first, sticky)

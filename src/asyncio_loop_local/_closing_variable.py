@@ -1,0 +1,214 @@
+"""The values of one variable, one a loop: each is closed with its loop, or as soon as the variable is gone.
+
+The variable holds its values, and a loop holds only a resource that knows where its value is. So no loop keeps the variable
+alive, nor an object to which the variable belongs, even if the value refers to that. When a value is dropped, in whichever
+thread, it is handed over to its resource, which then exits at the loop's next turn.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import warnings
+from concurrent.futures import Future, InvalidStateError
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary, ref
+
+from ._loop_bound import OPEN
+from ._resource import Resource, Unpublished
+from ._secrets import safe_repr
+from ._wait_graph import running_node
+from ._waiters import noted
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from ._loop_state import LoopState
+
+T = TypeVar("T")
+
+_SECONDS_BETWEEN_LOOKS = 0.05
+
+
+class ValuesToClose(Generic[T]):
+    """The values of one variable, by loop; lives as long as the variable."""
+
+    __slots__ = ("__weakref__", "_by_loop", "_close", "name")
+
+    def __init__(self, name: str, close: Callable[[T], object]) -> None:
+        self.name = name
+        self._close = close
+        self._by_loop: WeakKeyDictionary[LoopState, _Held[T]] = WeakKeyDictionary()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process has loops and values of its own."""
+        return type(self), (self.name, self._close)
+
+    def find(self, state: LoopState) -> _Held[T] | None:
+        """Return what holds the value on this loop; the code that gets it is noted as a user of it."""
+        held = self._by_loop.get(state)
+        if held is not None and (node := running_node()) is not None and (resource := held.resource()) is not None:
+            resource.note_user(node)
+        return held
+
+    def make(self, state: LoopState, make: Callable[[], T]) -> T:
+        """Make the value of this loop. One that `make` itself has made meanwhile counts; the other one is closed at once."""
+        resource = _ResourceOfVariable(self, state)
+        value = resource.run_factory(make)
+        meanwhile = self.find(state)
+        self._open(resource, value, state if meanwhile is None else None)
+        return value if meanwhile is None else meanwhile.value
+
+    def set(self, state: LoopState, value: T) -> None:
+        """Let this be the loop's value; the one before is closed."""
+        self._open(_ResourceOfVariable(self, state), value, state)
+
+    def discard(self, state: LoopState) -> None:
+        """Close the value of this loop at its next turn, if there is one."""
+        self._by_loop.pop(state, None)
+
+    def forget(self, state: LoopState, resource: Resource[Any]) -> None:
+        """Let go of the value that has this resource, if it is still the loop's."""
+        held = self._by_loop.get(state)
+        if held is not None and held.resource() is resource:
+            del self._by_loop[state]
+
+    def _open(self, resource: _ResourceOfVariable, value: T, state: LoopState | None) -> None:
+        held = _Held(value, self._close, resource)
+        resource.open_with(_Handover(held), None)
+        if state is not None:
+            self._by_loop[state] = held
+            self.find(state)
+
+    async def aclose(self) -> None:
+        """Close the values of all loops that run, each on its own loop."""
+        running = asyncio.get_running_loop()
+        resources = [resource for held in list(self._by_loop.values()) if (resource := held.resource()) is not None]
+        elsewhere = [each for each in resources if each.loop is not running and each.loop.is_running()]
+        outcomes = [_outcome_of(_release_on_its_loop(each), each.loop) for each in elsewhere]
+        here = [each for each in resources if each.loop is running]
+        results = await asyncio.gather(*(each.release() for each in here), *outcomes)
+        errors = [noted(error, each.label) for each, error in zip(here + elsewhere, results, strict=True) if error is not None]
+        try:
+            if errors:
+                raise BaseExceptionGroup(f"errors at the exits of what {self.name} held", errors)
+        finally:
+            errors.clear()  # their tracebacks hold this frame
+
+
+class _Held(Generic[T]):
+    """A value that its variable holds. When that lets go of it, the loop's resource gets it, and exits."""
+
+    __slots__ = ("__weakref__", "_close", "handover", "resource", "value")
+
+    def __init__(self, value: T, close: Callable[[T], object], resource: _ResourceOfVariable) -> None:
+        self.value = value
+        self._close = close
+        self.resource = ref(resource)
+        self.handover: _Handover | None = None
+
+    def take(self) -> tuple[Any, Callable[[Any], object]]:
+        """Return the value and what closes it, for its exit."""
+        self.handover = None
+        return self.value, self._close
+
+    def __del__(self) -> None:
+        handover = self.handover
+        if handover is None:
+            return  # its exit has taken it
+        handover.value = self.take()
+        if handover.is_over:
+            warnings.warn(
+                f"the loop of a value ended while the variable of that value was being collected, so it was never closed: "
+                f"{safe_repr(self.value)}",
+                ResourceWarning,
+                stacklevel=2,
+            )
+        resource = self.resource()
+        if resource is not None and resource.state is OPEN:
+            with suppress(RuntimeError):  # the loop has just been closed
+                resource.exits.loop.call_soon_threadsafe(resource.retire)
+
+
+class _Handover:
+    """The asynchronous context manager that closes a value which its variable holds, or has handed over."""
+
+    __slots__ = ("_held", "is_over", "value")
+
+    def __init__(self, held: _Held[Any]) -> None:
+        self._held = ref(held)
+        self.value: tuple[Any, Callable[[Any], object]] | None = None
+        self.is_over = False
+        held.handover = self
+
+    async def __aenter__(self) -> None:
+        """It is open from the beginning."""
+
+    async def __aexit__(
+        self,
+        _exc_type: type[BaseException] | None,
+        _exc_value: BaseException | None,
+        _traceback: TracebackType | None,
+        /,
+    ) -> None:
+        held = self._held()
+        taken, self.value = self.value if held is None else held.take(), None
+        del held
+        self.is_over = True
+        if taken is not None:
+            value, close = taken
+            result = close(value)
+            if inspect.isawaitable(result):
+                await result
+
+
+class _ResourceOfVariable(Resource[None]):
+    """The resource of one loop's value. It refers to the variable only weakly."""
+
+    __slots__ = ("__weakref__", "_state", "_values")
+
+    def __init__(self, values: ValuesToClose[Any], state: LoopState) -> None:
+        super().__init__(state.exits, None, Unpublished(values.name))
+        self._values = ref(values)
+        self._state = ref(state)
+
+    def invalidate(self) -> None:
+        """Let the variable forget the value, which hands it over."""
+        values, state = self._values(), self._state()
+        if values is not None and state is not None:
+            values.forget(state, self)
+
+
+def _release_on_its_loop(resource: Resource[Any]) -> Future[BaseException | None]:
+    """Release a resource of another thread's loop.
+
+    :returns: the error of its exit, later.
+    """
+    outcome: Future[BaseException | None] = Future()
+    loop = resource.exits.loop
+
+    def start() -> None:
+        task = loop.create_task(resource.release())
+        task.add_done_callback(finished)
+
+    def finished(task: asyncio.Task[BaseException | None]) -> None:
+        error = None if task.cancelled() else task.exception() or task.result()
+        with suppress(InvalidStateError):  # who waited for it was cancelled
+            outcome.set_result(error)
+
+    try:
+        loop.call_soon_threadsafe(start)
+    except RuntimeError:  # it has just been closed
+        outcome.set_result(None)
+    return outcome
+
+
+async def _outcome_of(outcome: Future[BaseException | None], loop: AbstractEventLoop) -> BaseException | None:
+    """Wait for another loop's exit; not if that loop comes to a stop, which may be for ever."""
+    future = asyncio.wrap_future(outcome)
+    while not future.done() and loop.is_running():
+        await asyncio.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)
+    return future.result() if future.done() else None

@@ -1,0 +1,113 @@
+"""Another factory in the place of a wrapped one, for a block: for tests."""
+
+from __future__ import annotations
+
+import functools
+import threading
+from contextlib import contextmanager, suppress
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+
+from ._cpython import running_loop_or_none
+from ._loop_state import attached_states
+from ._names import describe_factory
+from ._wrapped_factory import WrappedFactory, cell_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
+    from types import CellType
+
+    from ._sticky_acm import StickyACM
+    from ._typing import ACM
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_lock = threading.RLock()  # reentrant: the garbage collector may run any code while it is held
+
+
+@overload
+def override(factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]], /) -> AbstractContextManager[None]: ...
+@overload
+def override(factory: Callable[P, T], replacement: Callable[P, T], /) -> AbstractContextManager[None]: ...
+def override(factory: Callable[..., Any], replacement: Callable[..., Any], /) -> AbstractContextManager[None]:
+    """Return a context manager in whose block calls of a wrapped factory make from ``replacement``: for tests.
+
+    That holds on every loop and in every thread, with values of their own, even where the factory had made some before;
+    ``key=``, ``close=`` and ``valid=`` stay those of the factory. After the block the factory's own values are found again.
+    What the replacement has made is then found no more, and exits: at once on the running loop, at the next turn of each other
+    loop, and what something open still uses after that. Blocks nest, and those of two threads may overlap: the one that began
+    last, and has not ended, decides.
+
+    ``replacement`` takes the factory's parameters, and makes what the factory makes: in the place of a coroutine function a
+    function that returns a coroutine; for `sticky_singleton_acm`, an asynchronous context manager of the same type. For a
+    method, override the function in its class (``Service.client``); the replacement takes ``self``. For a class method, the
+    replacement takes no class, and holds for subclasses too.
+
+    :raises TypeError: if ``factory`` was not made by `singleton` or `sticky_singleton_acm`, or is bound to an instance; or if
+        ``replacement`` cannot be called.
+    """
+    given: Any = factory
+    bound_to: object = getattr(given, "__self__", None)
+    given = getattr(given, "__func__", given)
+    if given is not factory and not isinstance(bound_to, type):
+        raise TypeError(
+            f"argument 'factory' of override() must not be bound to an instance, as {describe_factory(factory)} is: pass the "
+            f"function in the class, as in override(Service.client, …), and a replacement that takes self"
+        )
+    cell = cell_of(given)
+    if cell is None:
+        raise TypeError(
+            f"argument 'factory' of override() must be what singleton() or sticky_singleton_acm() has returned, "
+            f"not {describe_factory(factory)}"
+        )
+    if not callable(cast("object", replacement)):
+        raise TypeError(
+            f"argument 'replacement' of override() must be callable, not {type(replacement).__qualname__}: "
+            f"pass a function with the factory's parameters, as in lambda *args, **kwargs: …"
+        )
+    return _overridden(cell, replacement if given is factory else _without_class(replacement))
+
+
+def _without_class(replacement: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a replacement for the function of a class method, which gets the class besides what its callers pass."""
+
+    @functools.wraps(replacement)
+    def of_class(_cls: type, /, *args: Any, **kwargs: Any) -> Any:
+        return replacement(*args, **kwargs)
+
+    del of_class.__wrapped__  # the signature is this one's
+    return of_class
+
+
+@contextmanager
+def _overridden(cell: CellType, replacement: Callable[..., Any]) -> Generator[None]:
+    with _lock:
+        before: WrappedFactory = cell.cell_contents
+        own = cell.cell_contents = before.replaced_by(replacement)
+    try:
+        yield
+    finally:
+        with _lock:
+            _take_out(cell, own)
+        for state in attached_states():
+            if own not in state.caches:
+                continue
+            if state.loop is running_loop_or_none():
+                state.retire(own)
+            else:
+                with suppress(RuntimeError):  # it has just been closed
+                    state.loop.call_soon_threadsafe(state.retire, own)
+
+
+def _take_out(cell: CellType, own: WrappedFactory) -> None:
+    """End an override, which need not be the one that began last."""
+    factory: WrappedFactory = cell.cell_contents
+    if factory is own:
+        assert own.replaces is not None
+        cell.cell_contents = own.replaces
+        return
+    while factory.replaces is not own:
+        assert factory.replaces is not None
+        factory = factory.replaces
+    factory.replaces = own.replaces

@@ -1,0 +1,198 @@
+"""What a call of a sticky factory gives: an asynchronous context manager that any number of blocks may enter."""
+
+from __future__ import annotations
+
+from asyncio import current_task, get_running_loop
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+from ._enter import enter_once
+from ._resource import EndedMeanwhile, checked_acm
+from ._wait_graph import running_node
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop, Task
+    from collections.abc import Callable, Generator
+    from types import TracebackType
+
+    from ._loop_cache import CacheEntry
+    from ._resource import Resource
+    from ._typing import ACM
+
+T_co = TypeVar("T_co", covariant=True)
+
+
+class StickyACM(Generic[T_co]):
+    """An asynchronous context manager that is entered once per loop, and exited when that loop ends.
+
+    Every block gets the value that the first one got; leaving a block does nothing, and lets every exception pass. Two
+    blocks that begin at once wait for the same entering, as with `enter_once`.
+    """
+
+    __slots__ = ("_acm",)
+
+    def __init__(self, acm: ACM[T_co]) -> None:
+        """Take the asynchronous context manager to enter.
+
+        :raises TypeError: if it is none.
+        """
+        self._acm = checked_acm(acm, where="StickyACM()")
+
+    async def __aenter__(self) -> T_co:
+        """Return what the asynchronous context manager gave when this loop entered it, which it does now if it has not."""
+        return await enter_once(self._acm)
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        """Do nothing: it stays entered until its loop ends."""
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        """Return what a block would get that is left at once: ``value = await make()``."""
+        return self._entered().__await__()
+
+    async def _entered(self) -> T_co:
+        async with self as value:
+            return value
+
+    def __repr__(self) -> str:
+        """Return what it would enter."""
+        return f"<{type(self).__name__} of {type(self._acm).__qualname__}>"
+
+
+class StickyCall(StickyACM[T_co]):
+    """The result of a call of a sticky factory. On another loop, or after its resource has ended, it acts as a fresh call."""
+
+    __slots__ = ("_call_again", "_entry", "_open_on", "_resource", "_value")
+
+    def __init__(self, entry: CacheEntry, call_again: Callable[..., StickyACM[T_co]]) -> None:
+        self._entry = entry
+        self._call_again = call_again
+        self._resource: Resource[T_co] | None = None
+        self._open_on: AbstractEventLoop | None = None
+
+    @property
+    def name(self) -> str:
+        return self._entry.name
+
+    @property
+    def is_held(self) -> bool:
+        """Blocks are not counted."""
+        return False
+
+    def made(self, resource: Resource[T_co]) -> None:
+        self._resource = self._entry.resource = resource
+
+    def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
+        self._value: T_co = value
+        self._open_on = loop
+
+    def invalidate(self) -> None:
+        if self._open_on is not None:
+            self._open_on = None
+            del self._value
+        self._resource = None
+        self._entry.invalidate()
+
+    async def __aenter__(self) -> T_co:
+        if self._open_on is get_running_loop():
+            value = self._value
+            node = running_node()
+            if node is not None and self._resource is not None:
+                self._resource.note_user(node)
+            return value
+        if self._resource is not None and self._resource.exits.loop is get_running_loop():
+            try:
+                return await self._resource.acquire()
+            except EndedMeanwhile:
+                pass
+        return await self._call_again(*self._entry.args, **self._entry.kwargs).__aenter__()
+
+    def __repr__(self) -> str:
+        return f"<StickyACM of {self.name}, {'ended' if self._resource is None else self._resource.state.value}>"
+
+
+class CheckedStickyCall(StickyCall[T_co]):
+    """One whose value is checked by each block that begins: what is no longer good is exited when its last block is left."""
+
+    __slots__ = ("_blocks", "_elsewhere", "_retired")
+
+    def __init__(self, entry: CacheEntry, call_again: Callable[..., StickyACM[T_co]]) -> None:
+        super().__init__(entry, call_again)
+        self._blocks = 0  # that hold its value, or wait for it
+        self._elsewhere: dict[
+            Task[Any] | None, list[StickyACM[T_co]]
+        ] = {}  # blocks of this object that hold what a later call made
+        self._retired: Resource[T_co] | None = None
+
+    @property
+    def is_held(self) -> bool:
+        return self._blocks > 0
+
+    def invalidate(self) -> None:
+        self._retired = self._resource if self.is_held else None
+        super().invalidate()
+
+    async def __aenter__(self) -> T_co:
+        resource = self._resource
+        if self._open_on is get_running_loop():
+            value = self._value
+            self._blocks += 1  # before `valid` is asked, which may run any code
+            try:
+                is_good = self._entry.is_good(value)
+            except BaseException:
+                self._leave()
+                raise
+            if is_good:
+                node = running_node()
+                if node is not None and resource is not None:
+                    resource.note_user(node)
+                return value
+            self._entry.retire()
+            self._leave()
+        elif resource is not None and resource.exits.loop is get_running_loop():
+            self._blocks += 1
+            try:
+                return await resource.acquire()
+            except EndedMeanwhile:
+                self._leave()
+            except BaseException:
+                self._leave()
+                raise
+        later = self._call_again(*self._entry.args, **self._entry.kwargs)
+        value = await later.__aenter__()
+        self._elsewhere.setdefault(current_task(), []).append(later)
+        return value
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        if self._elsewhere:
+            task = current_task()
+            blocks = self._elsewhere.get(task)
+            if blocks:
+                later = blocks.pop()
+                if not blocks:
+                    del self._elsewhere[task]
+                return await later.__aexit__(exc_type, exc_value, traceback)
+        self._leave()
+        return None
+
+    def _leave(self) -> None:
+        self._blocks -= 1
+        retired = self._retired
+        if retired is not None and not self._blocks:
+            self._retired = None
+            retired.exit_if_unused()
+
+
+def sticky_call(entry: CacheEntry, call_again: Callable[..., StickyACM[Any]]) -> StickyCall[Any]:
+    """Return what the call of an entry gives, before its resource is made."""
+    return StickyCall(entry, call_again) if entry.factory.valid is None else CheckedStickyCall(entry, call_again)
