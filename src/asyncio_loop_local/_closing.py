@@ -79,12 +79,12 @@ def check_close(close: object, *, where: str) -> None:
         )
 
 
-def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], call_again: Callable[..., Any]) -> Any:
+def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper: Callable[..., Any]) -> Any:
     """Call the factory of an entry, and return its value, or the coroutine of it, as a resource that ``close`` ends."""
     resource: Resource[Any] = Resource(entry.exits, None, entry)
     value = resource.run_factory(entry.call_factory)
     if is_coroutine(value):
-        return _coroutine_to_be_closed(value, resource, entry, close, call_again)
+        return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
     entry.resource, entry.value_is_checked = resource, True
     resource.open_with(_Closing(close).holds(value), value)
     node = running_node()
@@ -98,10 +98,10 @@ def _coroutine_to_be_closed(
     resource: Resource[Any],
     entry: CacheEntry,
     close: Callable[[Any], object],
-    call_again: Callable[..., Any],
+    wrapper: Callable[..., Any],
 ) -> ClosingCoroutine[Any]:
     def sticky_of_another_call(*args: Any, **kwargs: Any) -> StickyCall[Any]:
-        sticky: StickyCall[Any] = call_again(*args, **kwargs).sticky
+        sticky: StickyCall[Any] = wrapper(*args, **kwargs).sticky
         return sticky
 
     sticky = sticky_call(entry, sticky_of_another_call)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from contextlib import suppress
 from operator import is_
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ._cpython import lru_cache
 from ._loop_bound import ENDED, MADE, OPEN
@@ -20,8 +20,15 @@ if TYPE_CHECKING:
     from ._resource import Resource
 
 
+V = TypeVar("V")
+
+
 class NotCached(Exception):
     """The C-level cache has nothing for these arguments."""
+
+
+class ArgumentsNotKept(Exception):
+    """A call would have to be made again whose arguments are not kept, since ``key=`` says what counts."""
 
 
 class Factory(Protocol):
@@ -38,6 +45,11 @@ class Factory(Protocol):
         ...
 
     @property
+    def keeps_arguments(self) -> bool:
+        """Whether the arguments say which call it is, and so are kept."""
+        ...
+
+    @property
     def valid(self) -> Callable[[Any], object] | None:
         """Tells whether a value is still good."""
         ...
@@ -51,6 +63,7 @@ class CacheEntry:
 
     __slots__ = (
         "_is_asking",
+        "_name",
         "args",
         "cache",
         "exits",
@@ -83,13 +96,23 @@ class CacheEntry:
         self.value: Any = None
         self.value_is_checked = False  # each call checks it; else what the call gives does that itself, where it has to
         self.resource: Resource[Any] | None = None  # to be exited before the value may be forgotten
+        self._name: str | None = None
         self._is_asking = False
         self.was_good = False  # at a later call
 
     @property
     def name(self) -> str:
         """The call as people read it."""
-        return self.factory.keys.describe(self.args, self.kwargs)
+        return self._name or self.factory.keys.describe(self.args, self.kwargs)
+
+    def forget_arguments(self) -> None:
+        """Keep them no longer: what ``key=`` returned says which call this is."""
+        if self.resource is not None:
+            try:
+                self._name = self.name
+            except Exception:  # of an argument's own __repr__
+                self._name = f"{name_of(self.factory.call)}(…)"
+        self.args, self.kwargs = (), {}
 
     @property
     def is_held(self) -> bool:
@@ -99,6 +122,15 @@ class CacheEntry:
     def call_factory(self) -> Any:
         """Call the factory itself with the arguments."""
         return self.factory.call(*self.args, **self.kwargs)
+
+    def call_again(self, wrapper: Callable[..., V]) -> V:
+        """Call the wrapped factory with the arguments once more, as where this entry's value is no longer found.
+
+        :raises ArgumentsNotKept: if they are not kept.
+        """
+        if not self.factory.keeps_arguments:
+            raise ArgumentsNotKept
+        return wrapper(*self.args, **self.kwargs)
 
     def publish(self, value: Any, _loop: AbstractEventLoop, /) -> None:
         """Let calls find this value."""

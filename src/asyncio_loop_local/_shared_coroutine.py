@@ -8,10 +8,13 @@ from contextvars import copy_context
 from functools import partial
 from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from weakref import ref
 
+from ._loop_cache import ArgumentsNotKept
 from ._names import name_of
 from ._wait_graph import WaitNode, current_node, register_wait, running_node
 from ._waiters import Failure, Waiters
+from ._wrapped_factory import CallResult
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -69,13 +72,13 @@ class _Run(WaitNode):
         self.task = context.run(self._loop.create_task, coroutine)
 
 
-class ReusableCoroutine(Coroutine[Any, Any, T_co]):
+class ReusableCoroutine(Coroutine[Any, Any, T_co], CallResult):
     """A coroutine to whatever takes one, which any number of tasks may await or drive at the same time, any number of times.
 
     Each task that drives it, as one does that `asyncio.create_task` makes of it, has a state of its own in it.
     """
 
-    __slots__ = ("__name__", "__qualname__", "__weakref__", "_drivers", "cr_code")
+    __slots__ = ("__name__", "__qualname__", "__weakref__", "_drivers", "_with_arguments", "cr_code")
 
     # What a coroutine object has besides, since a checker may take the function's for one: this one has no frame of its own.
     cr_await = None
@@ -85,6 +88,7 @@ class ReusableCoroutine(Coroutine[Any, Any, T_co]):
 
     def __init__(self, first: Coroutine[Any, Any, T_co]) -> None:
         self._drivers: dict[Task[Any] | None, Generator[Any, Any, T_co]] = {}
+        self._with_arguments: ref[_CoroutineByKey[T_co]] | None = None
         self.__name__: str = getattr(first, "__name__", "coroutine")
         self.__qualname__: str = getattr(first, "__qualname__", self.__name__)
         self.cr_code: CodeType | None = getattr(first, "cr_code", None)
@@ -118,6 +122,35 @@ class ReusableCoroutine(Coroutine[Any, Any, T_co]):
         if steps is not None:
             steps.close()
 
+    def with_arguments(self, call_again: Callable[[], Coroutine[Any, Any, T_co]]) -> Coroutine[Any, Any, T_co]:
+        """Return the same for a call of which only this, and not the loop, keeps the arguments."""
+        known = None if self._with_arguments is None else self._with_arguments()
+        if known is None:
+            known = _CoroutineByKey(self, call_again)
+            self._with_arguments = ref(known)
+        return known
+
+
+class _CoroutineByKey(ReusableCoroutine[T_co]):
+    """What a call gives for which ``key=`` says what counts: this alone keeps the arguments, for when it has to call again."""
+
+    __slots__ = ("_call_again", "_coroutine")
+
+    def __init__(self, coroutine: ReusableCoroutine[T_co], call_again: Callable[[], Coroutine[Any, Any, T_co]]) -> None:
+        super().__init__(coroutine)
+        self._coroutine = coroutine
+        self._call_again = call_again
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        try:
+            return (yield from self._coroutine.__await__())
+        except ArgumentsNotKept:
+            pass  # not from in here, where an error of the function's own would seem to come from this one
+        return (yield from self._call_again().__await__())
+
+    def __repr__(self) -> str:
+        return repr(self._coroutine)
+
 
 class FirstCoroutine(Generic[T_co]):
     """The coroutine that a call has made before anybody has awaited it, or the call to make it then."""
@@ -148,19 +181,18 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
     What a run returns is kept; a failure is not.
     """
 
-    __slots__ = ("_anew", "_coroutine", "_done_on", "_forget", "_is_spent", "_loop", "_result", "_run")
+    __slots__ = ("_done_on", "_entry", "_first", "_is_spent", "_loop", "_result", "_run", "_wrapper")
 
     def __init__(
         self,
         first: Coroutine[Any, Any, T_co],
-        coroutine: FirstCoroutine[T_co],
-        anew: Callable[[], Coroutine[Any, Any, T_co]],
-        forget: Callable[[], None],
+        entry: CacheEntry,
+        wrapper: Callable[..., Coroutine[Any, Any, T_co]],
     ) -> None:
         super().__init__(first)
-        self._coroutine = coroutine
-        self._anew = anew  # the same call, on another loop too
-        self._forget = forget
+        self._first: FirstCoroutine[T_co] | None = first_coroutine(first, entry)
+        self._entry = entry
+        self._wrapper = wrapper  # makes the same call anew, on another loop too
         self._is_spent = False
         self._loop = get_running_loop()
         self._run: _Run | None = None
@@ -177,7 +209,7 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
 
     async def _wait(self) -> T_co:
         if self._loop is not get_running_loop():
-            return await self._anew()
+            return await self._entry.call_again(self._wrapper)
         for _ in range(_RUNS):
             run = self._run
             if run is not None and run.task is not None and run.task.done():
@@ -186,7 +218,7 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
             if self._done_on is not None:
                 return self._result
             if self._is_spent:
-                return await self._anew()
+                return await self._entry.call_again(self._wrapper)
             run = run or self._start()
             nodes = register_wait(run)
             try:
@@ -219,10 +251,11 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
         """Its run has come to nothing: the next call, with its own arguments, and whoever awaits this once more, begin anew."""
         self._run = None
         self._is_spent = True
-        self._forget()
+        self._first = None
+        self._entry.invalidate()
 
     def _start(self) -> _Run:
-        coroutine = self._coroutine.take()
+        coroutine = cast("FirstCoroutine[T_co]", self._first).take()
         run = self._run = _Run(self._loop, self.__qualname__)
         try:
             run.start(coroutine)
@@ -252,6 +285,7 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
             if is_wanted and not _was_taken_away(task):
                 self._spend()
         elif is_wanted:
+            self._first = None
             self._result: T_co = task.result()
             self._done_on = self._loop
 
@@ -259,41 +293,26 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
 class CheckedSharedCoroutine(SharedCoroutine[T_co]):
     """One whose result is checked at each await: when it is no longer good, the next call begins anew, and so does the await."""
 
-    __slots__ = ("_is_good", "_retire")
-
-    def __init__(
-        self,
-        first: Coroutine[Any, Any, T_co],
-        coroutine: FirstCoroutine[T_co],
-        anew: Callable[[], Coroutine[Any, Any, T_co]],
-        forget: Callable[[], None],
-        is_good: Callable[[T_co], bool],
-        retire: Callable[[], None],
-    ) -> None:
-        super().__init__(first, coroutine, anew, forget)
-        self._is_good = is_good
-        self._retire = retire
+    __slots__ = ()
 
     def __await__(self) -> Generator[Any, Any, T_co]:
         if self._done_on is get_running_loop():
             result = self._result
-            if self._is_good(result):
+            if self._entry.is_good(result):
                 return result
             if self._done_on is not None:  # else somebody has found that meanwhile
                 self._done_on = None
                 del self._result
-                self._retire()
+                self._entry.retire()
                 self._spend()
         return (yield from self._wait().__await__())
 
 
-def shared_coroutine(first: Coroutine[Any, Any, Any], entry: CacheEntry, call_again: Callable[..., Any]) -> SharedCoroutine[Any]:
+def shared_coroutine(first: Coroutine[Any, Any, Any], entry: CacheEntry, wrapper: Callable[..., Any]) -> SharedCoroutine[Any]:
     """Return what the call of an entry gives, whose factory has returned a coroutine."""
-    anew = partial(call_again, *entry.args, **entry.kwargs)
-    coroutine = first_coroutine(first, entry)
     if entry.factory.valid is None:
-        return SharedCoroutine(first, coroutine, anew, entry.invalidate)
-    return CheckedSharedCoroutine(first, coroutine, anew, entry.invalidate, entry.is_good, entry.retire)
+        return SharedCoroutine(first, entry, wrapper)
+    return CheckedSharedCoroutine(first, entry, wrapper)
 
 
 def first_coroutine(first: Coroutine[Any, Any, T], entry: CacheEntry) -> FirstCoroutine[T]:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from asyncio import current_task, get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import ref
 
 from ._enter import enter_once
+from ._loop_cache import ArgumentsNotKept
 from ._resource import EndedMeanwhile, checked_acm
 from ._wait_graph import running_node
+from ._wrapped_factory import CallResult
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop, Task
@@ -18,6 +21,7 @@ if TYPE_CHECKING:
     from ._resource import Resource
     from ._typing import ACM
 
+T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
@@ -63,14 +67,15 @@ class StickyACM(Generic[T_co]):
         return f"<{type(self).__name__} of {type(self._acm).__qualname__}>"
 
 
-class StickyCall(StickyACM[T_co]):
+class StickyCall(StickyACM[T_co], CallResult):
     """The result of a call of a sticky factory. On another loop, or after its resource has ended, it acts as a fresh call."""
 
-    __slots__ = ("_call_again", "_entry", "_open_on", "_resource", "_value")
+    __slots__ = ("_entry", "_open_on", "_resource", "_value", "_with_arguments", "_wrapper")
 
-    def __init__(self, entry: CacheEntry, call_again: Callable[..., StickyACM[T_co]]) -> None:
+    def __init__(self, entry: CacheEntry, wrapper: Callable[..., StickyACM[T_co]]) -> None:
         self._entry = entry
-        self._call_again = call_again
+        self._wrapper = wrapper
+        self._with_arguments: ref[_StickyByKey[T_co]] | None = None
         self._resource: Resource[T_co] | None = None
         self._open_on: AbstractEventLoop | None = None
 
@@ -109,7 +114,14 @@ class StickyCall(StickyACM[T_co]):
                 return await self._resource.acquire()
             except EndedMeanwhile:
                 pass
-        return await self._call_again(*self._entry.args, **self._entry.kwargs).__aenter__()
+        return await self._entry.call_again(self._wrapper).__aenter__()
+
+    def with_arguments(self, call_again: Callable[[], StickyACM[T_co]]) -> StickyACM[T_co]:
+        known = None if self._with_arguments is None else self._with_arguments()
+        if known is None:
+            known = _StickyByKey(self, call_again)
+            self._with_arguments = ref(known)
+        return known
 
     def __repr__(self) -> str:
         return f"<StickyACM of {self.name}, {'ended' if self._resource is None else self._resource.state.value}>"
@@ -120,12 +132,10 @@ class CheckedStickyCall(StickyCall[T_co]):
 
     __slots__ = ("_blocks", "_elsewhere", "_retired")
 
-    def __init__(self, entry: CacheEntry, call_again: Callable[..., StickyACM[T_co]]) -> None:
-        super().__init__(entry, call_again)
+    def __init__(self, entry: CacheEntry, wrapper: Callable[..., StickyACM[T_co]]) -> None:
+        super().__init__(entry, wrapper)
         self._blocks = 0  # that hold its value, or wait for it
-        self._elsewhere: dict[
-            Task[Any] | None, list[StickyACM[T_co]]
-        ] = {}  # blocks of this object that hold what a later call made
+        self._elsewhere: _BlocksElsewhere = _BlocksElsewhere()
         self._retired: Resource[T_co] | None = None
 
     @property
@@ -162,10 +172,7 @@ class CheckedStickyCall(StickyCall[T_co]):
             except BaseException:
                 self._leave()
                 raise
-        later = self._call_again(*self._entry.args, **self._entry.kwargs)
-        value = await later.__aenter__()
-        self._elsewhere.setdefault(current_task(), []).append(later)
-        return value
+        return await self._elsewhere.enter(self._entry.call_again(self._wrapper))
 
     async def __aexit__(
         self,
@@ -174,16 +181,11 @@ class CheckedStickyCall(StickyCall[T_co]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        if self._elsewhere:
-            task = current_task()
-            blocks = self._elsewhere.get(task)
-            if blocks:
-                later = blocks.pop()
-                if not blocks:
-                    del self._elsewhere[task]
-                return await later.__aexit__(exc_type, exc_value, traceback)
-        self._leave()
-        return None
+        later = self._elsewhere.leave()
+        if later is None:
+            self._leave()
+        else:
+            await later.__aexit__(exc_type, exc_value, traceback)
 
     def _leave(self) -> None:
         self._blocks -= 1
@@ -193,6 +195,62 @@ class CheckedStickyCall(StickyCall[T_co]):
             retired.exit_if_unused()
 
 
-def sticky_call(entry: CacheEntry, call_again: Callable[..., StickyACM[Any]]) -> StickyCall[Any]:
+class _StickyByKey(StickyACM[T_co]):
+    """What a call gives for which ``key=`` says what counts: this alone keeps the arguments, for when it has to call again."""
+
+    __slots__ = ("__weakref__", "_call_again", "_elsewhere", "_sticky")
+
+    def __init__(self, sticky: StickyCall[T_co], call_again: Callable[[], StickyACM[T_co]]) -> None:
+        self._sticky = sticky
+        self._call_again = call_again
+        self._elsewhere: _BlocksElsewhere = _BlocksElsewhere()
+
+    async def __aenter__(self) -> T_co:
+        try:
+            return await self._sticky.__aenter__()
+        except ArgumentsNotKept:
+            pass  # not from in here, where an error of the enter's own would seem to come from this one
+        return await self._elsewhere.enter(self._call_again())
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc_value: BaseException | None,
+        traceback: TracebackType | None,
+        /,
+    ) -> None:
+        later = self._elsewhere.leave() or self._sticky
+        await later.__aexit__(exc_type, exc_value, traceback)
+
+    def __repr__(self) -> str:
+        return repr(self._sticky)
+
+
+class _BlocksElsewhere(dict["Task[Any] | None", list[StickyACM[Any]]]):
+    """Blocks of one object that hold what a later call has made: that call's object, by the task that runs the block."""
+
+    __slots__ = ()
+
+    async def enter(self, later: StickyACM[T]) -> T:
+        """Begin the block of the later one."""
+        value = await later.__aenter__()
+        self.setdefault(current_task(), []).append(later)
+        return value
+
+    def leave(self) -> StickyACM[Any] | None:
+        """Return the one whose block this task has begun last; None if there is none."""
+        if not self:
+            return None
+        task = current_task()
+        blocks = self.get(task)
+        if blocks is None:
+            return None
+        later = blocks.pop()
+        if not blocks:
+            del self[task]
+        return later
+
+
+def sticky_call(entry: CacheEntry, wrapper: Callable[..., StickyACM[Any]]) -> StickyCall[Any]:
     """Return what the call of an entry gives, before its resource is made."""
-    return StickyCall(entry, call_again) if entry.factory.valid is None else CheckedStickyCall(entry, call_again)
+    return StickyCall(entry, wrapper) if entry.factory.valid is None else CheckedStickyCall(entry, wrapper)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from functools import partial
 from inspect import iscoroutinefunction
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
@@ -32,10 +33,20 @@ class Make(Protocol):
     def __call__(self, entry: CacheEntry, /) -> Any: ...
 
 
+class CallResult:
+    """What a call gives that can itself make the call again, where its value is no longer found."""
+
+    __slots__ = ()
+
+    def with_arguments(self, _call_again: Callable[[], Any]) -> Any:
+        """Return the same for a call of which only this, and not the loop, keeps the arguments."""
+        raise NotImplementedError
+
+
 class WrappedFactory(PicklesByIdentity):
     """What is known of a wrapped factory on every loop; on each loop it has a `LoopCache` of its own."""
 
-    __slots__ = ("_call_without_loop", "_checks_values", "_key", "_make", "call", "keys", "replaces", "valid")
+    __slots__ = ("_call_without_loop", "_checks_values", "_key", "_make", "call", "keeps_arguments", "keys", "replaces", "valid")
 
     def __init__(
         self,
@@ -53,6 +64,7 @@ class WrappedFactory(PicklesByIdentity):
         self.valid = valid
         self._checks_values = checks_values
         self._call_without_loop = call_without_loop
+        self.keeps_arguments = key is None
         self.replaces: WrappedFactory | None = None
         self.keys = CallKeys(factory) if key is None else OwnKeys(factory, key)
 
@@ -101,6 +113,8 @@ class WrappedFactory(PicklesByIdentity):
                 return value
         entry = CacheEntry(state.exits, cache, self, key, args, kwargs)
         value = entry.value = self._make(entry)
+        if not self.keeps_arguments:
+            entry.forget_arguments()
         if entry.is_invalid:
             return value
         made_meanwhile = cache.valid_entry(key)
@@ -112,6 +126,11 @@ class WrappedFactory(PicklesByIdentity):
         if not cache.has_warned:
             self._warn_of_many(cache)
         return value
+
+    def find_or_make_by_key(self, call_again: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """The same where ``key=`` says what counts, so that the arguments are not kept: only what this call is given has them."""
+        value = self.find_or_make(args, kwargs)
+        return value.with_arguments(partial(call_again, *args, **kwargs)) if isinstance(value, CallResult) else value
 
     def find(
         self, state: LoopState, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -153,7 +172,7 @@ class WrappedFactory(PicklesByIdentity):
         else:
             return
         cache.has_warned = True
-        warnings.warn(message, ResourceWarning, stacklevel=4)
+        warnings.warn(message, ResourceWarning, stacklevel=4 if self.keeps_arguments else 5)
 
 
 def is_usable(entry: CacheEntry, value: Any) -> bool:
@@ -207,7 +226,7 @@ def wrapped(
     if key is not None:
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return token.find_or_make(args, kwargs)
+            return token.find_or_make_by_key(wrapper, args, kwargs)
 
     elif checks_values:
 

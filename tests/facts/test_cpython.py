@@ -669,3 +669,18 @@ def test_hooks_run_first_in_the_child_of_a_fork() -> None:
         """
     )
     assert output == "[None] None ours\n[] True\n"
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+def test_a_task_that_is_forked_goes_on_in_the_child_before_3_14() -> None:
+    """From Python 3.14 on, asyncio finds that the loop is not the running one there, and the task takes no further step."""
+
+    async def main() -> int:
+        asyncio.get_running_loop().set_exception_handler(lambda *_: os._exit(1))
+        child = os.fork()
+        if not child:
+            await asyncio.sleep(0)
+            os._exit(0)
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+    assert asyncio.run(main()) == (sys.version_info >= (3, 14))

@@ -941,8 +941,14 @@ class Resource:
 """
 
 
+LOST_FROM_3_14 = pytest.mark.skipif(
+    sys.version_info >= (3, 14),
+    reason="asyncio itself finds no running loop in the child, and loses its sys.exit: see tests/facts/test_cpython.py",
+)
+
+
 @pytest.mark.parametrize("loop_kind", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("child_ends", ["sys.exit(0)", "os._exit(0)", "another loop"])
+@pytest.mark.parametrize("child_ends", [pytest.param("sys.exit(0)", marks=LOST_FROM_3_14), "os._exit(0)", "another loop"])
 @pytest.mark.parametrize("moment", ["enter", "exit"])
 def test_a_fork_in_the_middle_of_an_enter_and_of_an_exit(loop_kind: str, child_ends: str, moment: str) -> None:
     """A child that is forked by the code of an enter or exit ends nothing of its parent's; the parent goes on, once each."""
