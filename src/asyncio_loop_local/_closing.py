@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._resource import Resource
@@ -61,7 +62,10 @@ class ClosingCoroutine(ReusableCoroutine[T_co]):
         self.sticky = sticky
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        return self.sticky.__await__()
+        sticky = self.sticky
+        if sticky.open_on is get_running_loop() and type(sticky) is StickyCall and running_node() is None:
+            return sticky.value  # at once, since this is where most awaits end
+        return (yield from sticky.__await__())
 
     def __repr__(self) -> str:
         return f"<shared coroutine of {self.sticky.name}>"
@@ -85,7 +89,7 @@ def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper
     value = resource.run_factory(entry.call_factory)
     if is_coroutine(value):
         return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
-    entry.resource, entry.value_is_checked = resource, True
+    entry.resource, entry.valid = resource, entry.factory.valid
     resource.open_with(_Closing(close).holds(value), value)
     node = running_node()
     if node is not None:

@@ -62,9 +62,9 @@ class CacheEntry:
     """
 
     __slots__ = (
-        "_is_asking",
         "_name",
         "args",
+        "asks",
         "cache",
         "exits",
         "factory",
@@ -72,8 +72,8 @@ class CacheEntry:
         "key",
         "kwargs",
         "resource",
+        "valid",
         "value",
-        "value_is_checked",
         "was_good",
     )
 
@@ -94,10 +94,10 @@ class CacheEntry:
         self.kwargs = kwargs
         self.is_invalid = False
         self.value: Any = None
-        self.value_is_checked = False  # each call checks it; else what the call gives does that itself, where it has to
         self.resource: Resource[Any] | None = None  # to be exited before the value may be forgotten
         self._name: str | None = None
-        self._is_asking = False
+        self.valid: Callable[[Any], object] | None = None  # asked by each call, else perhaps by what the call gives
+        self.asks = True  # whether the value is still valid; not where that question itself makes the same call
         self.was_good = False  # at a later call
 
     @property
@@ -144,21 +144,28 @@ class CacheEntry:
             self.value = self.resource = None  # they refer to this
 
     def is_good(self, value: Any) -> bool:
-        """Whether the value is still valid. Where ``valid`` itself makes this call, it gets the value that it is asked about.
+        """Ask ``valid`` about the value. Where ``valid`` itself makes this call, it gets the value that it is asked about.
 
         :raises TypeError: if ``valid`` returns something that would have to be awaited.
         """
         valid = self.factory.valid
-        if valid is None or self._is_asking:
+        if valid is None or not self.asks:
             return True
-        self._is_asking = True
+        self.asks = False
         try:
             verdict = valid(value)
         finally:
-            self._is_asking = False
-        if verdict is True:
+            self.asks = True
+        if verdict is True or self.judge(verdict):
             self.was_good = True
             return True
+        return False
+
+    def judge(self, verdict: object) -> bool:
+        """Whether what ``valid`` has returned says that the value can still be used.
+
+        :raises TypeError: if it would have to be awaited.
+        """
         if inspect.isawaitable(verdict):
             if inspect.iscoroutine(verdict):
                 verdict.close()  # or it would warn that it was never awaited
@@ -166,9 +173,7 @@ class CacheEntry:
                 f"valid=… of {name_of(self.factory.call)}() returned an awaitable, of class {type(verdict).__qualname__}: "
                 f"it must be a plain function, which returns whether the value is still good"
             )
-        is_good = bool(verdict)
-        self.was_good = self.was_good or is_good
-        return is_good
+        return bool(verdict)
 
     def retire(self) -> None:
         """Forget a value that is no longer valid. If it has to be closed, that begins as soon as nothing uses it any more."""

@@ -98,7 +98,7 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = Non
             value = entry.call_factory()
             if is_coroutine(value):
                 return shared_coroutine(value, entry, wrapper)
-            entry.value_is_checked = valid is not None
+            entry.valid = valid
             return value
 
         async def call_later(*args: Any, **kwargs: Any) -> Any:

@@ -70,14 +70,14 @@ class StickyACM(Generic[T_co]):
 class StickyCall(StickyACM[T_co], CallResult):
     """The result of a call of a sticky factory. On another loop, or after its resource has ended, it acts as a fresh call."""
 
-    __slots__ = ("_entry", "_open_on", "_resource", "_value", "_with_arguments", "_wrapper")
+    __slots__ = ("_entry", "_resource", "_with_arguments", "_wrapper", "open_on", "value")
 
     def __init__(self, entry: CacheEntry, wrapper: Callable[..., StickyACM[T_co]]) -> None:
         self._entry = entry
         self._wrapper = wrapper
         self._with_arguments: ref[_StickyByKey[T_co]] | None = None
         self._resource: Resource[T_co] | None = None
-        self._open_on: AbstractEventLoop | None = None
+        self.open_on: AbstractEventLoop | None = None
 
     @property
     def name(self) -> str:
@@ -92,19 +92,19 @@ class StickyCall(StickyACM[T_co], CallResult):
         self._resource = self._entry.resource = resource
 
     def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
-        self._value: T_co = value
-        self._open_on = loop
+        self.value: T_co = value
+        self.open_on = loop
 
     def invalidate(self) -> None:
-        if self._open_on is not None:
-            self._open_on = None
-            del self._value
+        if self.open_on is not None:
+            self.open_on = None
+            del self.value
         self._resource = None
         self._entry.invalidate()
 
     async def __aenter__(self) -> T_co:
-        if self._open_on is get_running_loop():
-            value = self._value
+        if self.open_on is get_running_loop():
+            value = self.value
             node = running_node()
             if node is not None and self._resource is not None:
                 self._resource.note_user(node)
@@ -115,6 +115,9 @@ class StickyCall(StickyACM[T_co], CallResult):
             except EndedMeanwhile:
                 pass
         return await self._entry.call_again(self._wrapper).__aenter__()
+
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        return self.__aenter__().__await__()  # its blocks are not counted
 
     def with_arguments(self, call_again: Callable[[], StickyACM[T_co]]) -> StickyACM[T_co]:
         known = None if self._with_arguments is None else self._with_arguments()
@@ -142,14 +145,17 @@ class CheckedStickyCall(StickyCall[T_co]):
     def is_held(self) -> bool:
         return self._blocks > 0
 
+    def __await__(self) -> Generator[Any, Any, T_co]:
+        return self._entered().__await__()
+
     def invalidate(self) -> None:
         self._retired = self._resource if self.is_held else None
         super().invalidate()
 
     async def __aenter__(self) -> T_co:
         resource = self._resource
-        if self._open_on is get_running_loop():
-            value = self._value
+        if self.open_on is get_running_loop():
+            value = self.value
             self._blocks += 1  # before `valid` is asked, which may run any code
             try:
                 is_good = self._entry.is_good(value)
@@ -181,14 +187,18 @@ class CheckedStickyCall(StickyCall[T_co]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        later = self._elsewhere.leave()
-        if later is None:
-            self._leave()
-        else:
-            await later.__aexit__(exc_type, exc_value, traceback)
+        if self._elsewhere and (later := self._elsewhere.leave()) is not None:
+            return await later.__aexit__(exc_type, exc_value, traceback)
+        self._blocks -= 1
+        if self._retired is not None:
+            self._exit_if_left()
+        return None
 
     def _leave(self) -> None:
         self._blocks -= 1
+        self._exit_if_left()
+
+    def _exit_if_left(self) -> None:
         retired = self._retired
         if retired is not None and not self._blocks:
             self._retired = None
@@ -219,8 +229,8 @@ class _StickyByKey(StickyACM[T_co]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        later = self._elsewhere.leave() or self._sticky
-        await later.__aexit__(exc_type, exc_value, traceback)
+        later = self._elsewhere.leave() if self._elsewhere else None
+        await (later or self._sticky).__aexit__(exc_type, exc_value, traceback)
 
     def __repr__(self) -> str:
         return repr(self._sticky)
@@ -239,8 +249,6 @@ class _BlocksElsewhere(dict["Task[Any] | None", list[StickyACM[Any]]]):
 
     def leave(self) -> StickyACM[Any] | None:
         """Return the one whose block this task has begun last; None if there is none."""
-        if not self:
-            return None
         task = current_task()
         blocks = self.get(task)
         if blocks is None:

@@ -177,9 +177,7 @@ class WrappedFactory(PicklesByIdentity):
 
 def is_usable(entry: CacheEntry, value: Any) -> bool:
     """Whether a call may give a value that it has found; else the value is forgotten. The code that gets it is a user of it."""
-    if not entry.value_is_checked:
-        return not entry.is_invalid
-    if not entry.is_good(value):
+    if entry.valid is not None and not entry.is_good(value):
         entry.retire()
         return False
     resource = entry.resource
@@ -233,11 +231,26 @@ def wrapped(
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             try:
                 entry = running_loop()._asyncio_loop_local.caches[token].find(*args, **kwargs)
-                value = entry.value
             except (AttributeError, KeyError, TypeError, RuntimeError, NotCached):
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
             else:
-                if is_usable(entry, value):
+                value, asked = entry.value, entry.valid  # all of `is_usable`, since calls would cost more than the rest
+                if asked is None or not entry.asks:
+                    is_good: object = not entry.is_invalid
+                else:
+                    entry.asks = False
+                    try:
+                        is_good = asked(value)
+                    finally:
+                        entry.asks = True
+                    if is_good is True or entry.judge(is_good):
+                        entry.was_good = is_good = True
+                    else:
+                        entry.retire()
+                        is_good = False
+                if is_good:
+                    if entry.resource is not None and (node := running_node()) is not None:
+                        entry.resource.note_user(node)
                     return value
             return token.find_or_make(args, kwargs)
 
