@@ -1,13 +1,15 @@
-"""Every Python block of the README runs as it stands, and prints what the README says it prints."""
+"""Every Python block of the README runs as it stands, prints what the README says, and is clean under strict checkers."""
 
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+import mypy_runs
 from programs import run_python
 from servers import HttpServer
 
@@ -35,7 +37,8 @@ def test_the_blocks_are_found() -> None:
     fences = re.findall(r"^```(.*)$", README.read_text(encoding="utf-8"), re.MULTILINE)
     opening = fences[::2]
     assert set(fences[1::2]) == {""}
-    assert set(opening) == {"python", "text"}
+    assert set(opening) == {"python", "text", 'python title="service.py"', "console"}
+    assert opening.count("console") == 1
     assert opening.count("python") == len(blocks())
     assert opening.count("text") == len([block for block in blocks() if block.output is not None])
 
@@ -49,6 +52,37 @@ def test_each_block_runs(block: Block) -> None:
     assert (told, result.returncode) == ("", 0)
     assert result.stdout == block.output
     assert bool(server.requests) is (SITE in block.code)
+
+
+def checked(directory: Path, *command: str) -> list[str]:
+    """What a checker says of the files there, in strict mode."""
+    (directory / "mypy.ini").write_text(mypy_runs.CONFIGURATION)
+    (directory / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
+    done = run_python("-m", *command, cwd=directory, env=mypy_runs.environment())
+    lines = [line.strip() for line in done.stdout.splitlines()]
+    return [line.removeprefix(f"{directory}/") for line in lines if re.match(r"\S+\.py:\d+:", line)]
+
+
+@pytest.mark.parametrize("command", [["mypy"], ["pyright", "--pythonpath", sys.executable]], ids=["mypy", "pyright"])
+def test_each_block_is_clean_under_a_strict_checker(command: list[str], tmp_path: Path) -> None:
+    """What one copies from the README passes mypy, strict and with the plugin, and pyright, strict."""
+    for at, block in enumerate(blocks(), 1):
+        (tmp_path / f"block_{at}.py").write_text(block.code)
+    assert checked(tmp_path, *command, ".") == []
+
+
+def test_the_first_screen_shows_what_the_checkers_say(tmp_path: Path) -> None:
+    """The file with the mistakes, and below it the checkers' own output for it."""
+    text = README.read_text(encoding="utf-8")
+    file = re.search(r'^```python title="service.py"\n(.*?)^```\n', text, re.MULTILINE | re.DOTALL)
+    console = re.search(r"^```console\n(.*?)^```\n", text, re.MULTILINE | re.DOTALL)
+    assert file is not None
+    assert console is not None
+    (tmp_path / "service.py").write_text(file[1])
+    found: list[str] = []
+    for command in (["mypy"], ["pyright", "--pythonpath", sys.executable]):
+        found += [f"$ {command[0]} service.py", *checked(tmp_path, *command, "service.py")]
+    assert found == console[1].splitlines()
 
 
 def test_nothing_but_that_site_is_asked() -> None:
