@@ -5,7 +5,9 @@ The modules form layers. Each imports only from the layers below its own.
 =====  ==================================================================================================
 layer  modules
 =====  ==================================================================================================
-5      ``__init__``: the entry point
+7      ``__init__``: the entry point of mypy
+6      ``_check``: the command ``loop-local-check``
+5      ``_mypy_run``: a run of mypy for it
 4      ``_plugin``: mypy's hooks
 3      ``_wrapping``: the type of what the library's decorators return; ``_calls``: the checks of a call of
        a wrapped factory; ``_decorated_class``: the report of a decorated class
@@ -23,8 +25,6 @@ The plugin keeps no state between two hooks: with a warm cache, or in a parallel
 
 from typing import TYPE_CHECKING
 
-from ._plugin import LoopLocalPlugin
-
 if TYPE_CHECKING:
     from mypy.plugin import Plugin
 
@@ -34,4 +34,6 @@ __version__ = "1.0.0"
 
 def plugin(version: str) -> "type[Plugin]":  # noqa: ARG001  # mypy passes its own
     """Return the plugin's class, the same for every version of mypy."""
+    from ._plugin import LoopLocalPlugin  # noqa: PLC0415  # `loop-local-check` says what to install where mypy is not
+
     return LoopLocalPlugin

@@ -126,6 +126,21 @@ def test_the_wheel_needs_nothing(dist: Path) -> None:
     assert Path(archive.filename or "").name.endswith("-py3-none-any.whl")
 
 
+def test_the_wheel_has_the_command(dist: Path, tmp_path: Path) -> None:
+    """Whoever installs the library has loop-local-check, which runs; what it needs is the extra [check]."""
+    done = run_python("-m", "pip", "install", "--no-index", "--no-deps", "--target", tmp_path, *dist.glob("*.whl"))
+    assert done.returncode == 0, done.stderr
+    (script,) = (tmp_path / ("Scripts" if os.name == "nt" else "bin")).iterdir()
+    assert script.stem == "loop-local-check"
+    env = os.environ | {"PYTHONPATH": str(tmp_path)}
+    ran = subprocess.run([script, "--version"], env=env, capture_output=True, encoding="utf-8", check=True)
+    assert ran.stdout.startswith(f"loop-local-check {project()['version']}, mypy ")
+    with wheel(dist) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        needed = re.findall(r"^Requires-Dist: (.*)$", archive.read(name).decode(), re.MULTILINE)
+    assert [re.sub(r"\W", "", line) for line in needed if re.search(r"extra == .check.", line)] == ["mypy115extracheck"]
+
+
 def test_the_sdist_holds_all_that_is_tracked(dist: Path) -> None:
     """Who has the sdist has what the suite, the demonstration and the documentation need: every file of the repository."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
