@@ -16,8 +16,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 VERSIONS = ["1.15", "1.19", "2.4"]
-TESTS = ["tests/plugins/test_mypy_plugin.py", "tests/plugins/test_mypy_plugin_staged.py"]
-NEEDED = ["pytest>=8.3", "pytest-asyncio>=0.25", "pytest-timeout>=2.3", "uvloop>=0.21; sys_platform != 'win32'"]
+TESTS = [f"tests/plugins/test_{name}.py" for name in ("mypy_plugin", "mypy_plugin_staged", "check")]
+NEEDED = ["pytest>=8.3", "pyyaml>=6", "pytest-asyncio>=0.25", "pytest-timeout>=2.3", "uvloop>=0.21; sys_platform != 'win32'"]
 
 
 def python_with(mypy: str, environments: Path) -> Path:
@@ -37,10 +37,12 @@ def main() -> int:
     parser.add_argument("--environments", type=Path, default=ROOT / ".venv-mypy")
     parser.add_argument("versions", nargs="*", default=VERSIONS)
     options = parser.parse_args()
+    variables = os.environ | {"PYTHONPATH": os.pathsep.join([str(ROOT / "mypy_plugin"), str(ROOT / "src")])}
     failed = False
     for version in options.versions:
         python = python_with(version, options.environments.resolve())
-        done = subprocess.run([python, "-m", "pytest", "-q", *TESTS], cwd=ROOT, capture_output=True, text=True, check=False)
+        command = [str(python), "-m", "pytest", "-q", *TESTS]
+        done = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, text=True, check=False)
         lines = done.stdout.strip().splitlines() or done.stderr.strip().splitlines()
         print(f"mypy {version}: {lines[-1]}")
         if done.returncode != 0:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 import traceback
 from importlib.metadata import PackageNotFoundError, version
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from . import __version__
 
@@ -23,8 +24,19 @@ If the project has settings for mypy, they are in force. They need not name the 
 _EXIT_STATUS = "The exit status is 0 without findings, 1 with findings, and 2 if the files could not be checked."
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check the files, print the findings, and return the exit status."""
+def main() -> NoReturn:
+    """Run the command and end the process at once, as mypy does: to free its objects would take half as long again."""
+    status = run(sys.argv[1:])
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Check the files, print the findings, and return the exit status.
+
+    :raises SystemExit: if the arguments are wrong, or ask for help.
+    """
     given = _parser().parse_args(arguments)
     try:
         from ._mypy_run import NotCheckedError, check  # noqa: PLC0415  # mypy may not be installed
@@ -130,4 +142,4 @@ _FORMATS = {"text": _as_text, "json": _as_json, "github": _for_github}
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

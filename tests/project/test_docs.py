@@ -15,8 +15,8 @@ What a page may hold (those of the plugin's codes, and the README, have forms of
 - ````` ```python title="service.py" `````, or ``ini`` and the like, is **a file**, with that name in the page's directory. It is
   not run, but compiled; blocks after it can import it, and commands can run it. A later one of the same name takes its place.
 - ````` ```console ````` holds commands, ``$ python service.py``, which are run in that directory, and their output, in which
-  ``...`` stands for any text: ``python``, ``pytest`` and ``mypy``, which are those of the suite. ``<!-- raises -->`` above: one
-  of them fails. ``<!-- not run: reason -->`` above: they are only shown.
+  ``...`` stands for any text: ``python``, ``pytest``, ``mypy`` and ``loop-local-check``, those of the suite.
+  ``<!-- raises -->`` above: one of them fails. ``<!-- not run: reason -->`` above: they are only shown.
 - ``<!-- with NAME as TEXT -->`` anywhere in the page: a real server, of those in page_servers.py. TEXT, in all code, files and
   commands of the page, is replaced by where the server is, and in what is printed it is put back. So a page can say
   ``https://example.org`` and get a server of the suite's.
@@ -54,7 +54,8 @@ from servers import running
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = sorted(page for page in DOCS.rglob("*.md") if not page.name.startswith("loop-local-"))
+CODES = {page for page in DOCS.glob("mypy/loop-local-*.md") if page.stem != "loop-local-check"}
+PAGES = sorted({*DOCS.rglob("*.md")} - CODES)
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
 SHOWN = {"toml", "ini", "yaml", "bash", "json", "html"}
 MARK = re.compile(r"<!-- (goes on|raises|typed|not run: [^>]+|run|with (\w+) as ([^>]+?))(?: -->)?")

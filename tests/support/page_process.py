@@ -17,7 +17,12 @@ from pathlib import Path
 from types import ModuleType
 from typing import Literal, TypedDict
 
-OF_THE_SUITE = ("python", "pytest", "mypy")
+OF_THE_SUITE = {
+    "python": [],
+    "pytest": ["-m", "pytest"],
+    "mypy": ["-m", "mypy"],
+    "loop-local-check": ["-P", "-m", "asyncio_loop_local_mypy._check"],
+}
 
 
 class Step(TypedDict):
@@ -88,7 +93,7 @@ class Page:
             program, *arguments = shlex.split(line[2:])
             if program not in OF_THE_SUITE:
                 raise ValueError(f"nothing runs {program} here: mark the commands as not run, and say why")
-            command = [sys.executable, *(["-m", program] if program != "python" else []), *arguments]
+            command = [sys.executable, *OF_THE_SUITE[program], *arguments]
             done = subprocess.run(
                 command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, encoding="utf-8", timeout=50, check=False
             )
