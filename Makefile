@@ -13,13 +13,14 @@ NOT_COVERING := tests/real tests/proof tests/facts tests/project typing_tests
 ONCE := tests/project $(addprefix typing_tests/test_,checkers.py editor.py factories.py other_checkers.py)
 ON_EACH := tests typing_tests $(addprefix --ignore=,$(ONCE))
 
-.PHONY: help demo test quick coverage check mutants test-all docs format develop public-api clean
+.PHONY: help demo test quick coverage check checkers mutants test-all docs format develop public-api clean
 help:
 	@echo "make demo        one aiohttp session per event loop, over several loops and threads, before your eyes"
 	@echo "make test        the whole test suite, typing tests included; a part of it with ARGS='tests/test_keys.py -k hash'"
 	@echo "make quick       the tests of the core alone, in two minutes on one core"
 	@echo "make coverage    what the core's and the plugins' tests cover of src and mypy_plugin, branches too"
 	@echo "make check       lint, format, strict types, layers, coverage, and a minute of load"
+	@echo "make checkers    the newest release of each type checker: what has changed since typing_tests/other_checkers.txt was written"
 	@echo "make mutants     small changes of the library that no test of the core notices, of a sample of 200: an hour or more"
 	@echo "make docs        the documentation, into site/"
 	@echo "make test-all    the suite on each of Python 3.11 to 3.15, but for what is the same on each; with OTHERS=1, not on that of make test"
@@ -82,6 +83,9 @@ check: $(VENV)/installed $(VENV)/coverage
 	$(BIN)/coverage report --format total
 	$(BIN)/python -m benchmarks.comparison --check
 	$(BIN)/python tests/proof/soak.py --seconds 60
+
+checkers: $(VENV)/installed
+	$(BIN)/python typing_tests/other_checkers.py --newest .venv-checkers
 
 mutants: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --group mutants

@@ -26,6 +26,7 @@ from typing import NamedTuple
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 from typing_tests.factories.table import ACMS, PLAIN, Factory  # noqa: E402  # a script finds only what stands beside it
+from typing_tests.other_checkers import version_of  # noqa: E402
 
 BEGIN, END = "<!-- begin: made by typing_tests/factories/compare.py -->", "<!-- end -->"
 
@@ -250,13 +251,6 @@ def run(kind: Kind, executable: str, python: str, module: str) -> tuple[dict[int
     if not revealed:
         raise RuntimeError(f"{executable} revealed nothing: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return errors, revealed
-
-
-def version_of(executable: str) -> str:
-    """The version that a checker says it has."""
-    said = subprocess.run([executable, "--version"], check=True, capture_output=True, text=True).stdout
-    match = re.search(r"\d+(\.\d+)+", said)
-    return match[0] if match else "?"
 
 
 def compare(checker: str, executable: str, python: str, module: str, places: Sequence[Place]) -> Outcome:
