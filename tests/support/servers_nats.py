@@ -185,6 +185,8 @@ async def connection(url: str, name: str) -> AsyncGenerator[Connection]:
             await client.request("nobody", timeout=LONGEST_WAIT)
         yield made[0]
     finally:
+        # Cancelled while an attempt is failing, asyncio.wait_for raises the failure before Python 3.12, and nats-py tries again.
+        client.options["max_reconnect_attempts"] = 1
         await client.drain()
 
 
