@@ -863,8 +863,8 @@ async def test_two_at_a_time_wait_for_the_same_exits(uses: str) -> None:
     pool.errors = {"a": ValueError("of a")}
     first, second = await begin(release_all(pool.make)), await begin(release_all(pool.make))
     pool.may_exit.set()
-    results: list[Any] = await asyncio.gather(first, second, return_exceptions=True)
-    assert [isinstance(each, ExceptionGroup) and each.exceptions for each in results] == [(pool.errors["a"],)] * 2
+    results: list[Any] = [*await asyncio.gather(first, second, return_exceptions=True)]
+    assert [each.exceptions for each in results] == [(pool.errors["a"],)] * 2
     assert len(pool.errors["a"].__notes__) == 1
     assert pool.log == [f"{step} {name}" for name in "cba" for step in ("exiting", "exited")]
     pool.errors = {}
