@@ -575,7 +575,7 @@ def test_the_fixture_is_typed(loop_local_override: LoopLocalOverride) -> None:
     async def main() -> tuple[str, str]:
         return text_of(1), (await make_recorded(name="own")).name
 
-    loop_local_override(text_of, lambda: "")  # type: ignore[arg-type]  # it takes nothing
+    loop_local_override(text_of, lambda: "")  # type: ignore[arg-type, misc]  # it takes nothing
     loop_local_override(text_of, number_of)  # type: ignore[arg-type]  # it makes a number
     loop_local_override(text_of, lambda number: f"fake {number}")
     loop_local_override(make_recorded, lambda log=None, name="r", *, turns=1: Recorded(log, f"fake {name}"))
