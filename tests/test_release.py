@@ -1,4 +1,4 @@
-"""`release`: letting go of one thing that a wrapped factory has made, before the loop ends."""
+"""`release` and `release_all`: letting go of what a wrapped factory has made, before the loop ends."""
 
 from __future__ import annotations
 
@@ -10,7 +10,17 @@ from typing import Any
 
 import pytest
 
-from asyncio_loop_local import aclose, atexit, enter, enter_once, release, resources, singleton, sticky_singleton_acm
+from asyncio_loop_local import (
+    aclose,
+    atexit,
+    enter,
+    enter_once,
+    release,
+    release_all,
+    resources,
+    singleton,
+    sticky_singleton_acm,
+)
 from conftest import Run
 from recording import Factory, Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, use
 
@@ -663,3 +673,440 @@ async def test_an_argument_that_can_be_no_part_of_a_key_is_refused() -> None:
     token("u")
     with pytest.raises((TypeError, ValueError), match=r"'user' of .*token"):
         await release(token, unhashable)
+
+
+# All of a factory.
+
+
+class Pool:
+    """A sticky factory whose resources may use each other, and a record of their lives."""
+
+    def __init__(self, log: list[str] | None = None) -> None:
+        self.log: list[str] = [] if log is None else log
+        self.errors: dict[str, BaseException] = {}
+        self.may_exit = asyncio.Event()
+        self.may_exit.set()
+        self.exiting = asyncio.Event()
+        self.make = sticky_singleton_acm(self._make)
+
+    @asynccontextmanager
+    async def _make(self, name: str, uses: str = "") -> AsyncGenerator[str]:
+        for each in uses:
+            await use(self.make(each))
+        yield name
+        self.exiting.set()
+        self.log.append(f"exiting {name}")
+        await self.may_exit.wait()
+        self.log.append(f"exited {name}")
+        if name in self.errors:
+            raise self.errors[name]
+
+    async def use(self, *names: str) -> None:
+        for each in names:
+            await use(self.make(each))
+
+
+@sticky_singleton_acm
+@asynccontextmanager
+async def user_of(factory: Factory, *hosts: str) -> AsyncGenerator[list[Recorded]]:
+    yield [await factory.use(host) for host in hosts]
+
+
+@on_each_loop
+async def test_release_all_exits_and_forgets_all_that_the_factory_has_made(log: list[str]) -> list[str]:
+    """All of it exits, newest first, one after the other, and is counted; calls make anew; another factory's stays open."""
+    factory, other = Factory(log), Factory()
+    assert await release_all(factory.make) == 0
+    kept = [await factory.use(host) for host in "abc"]
+    await other.use()
+    assert await release_all(factory.make) == 3
+    assert log == [*enters("0", "1", "2"), *exits("2", "1", "0")]
+    assert await release_all(factory.make) == 0
+    assert await factory.use("a") not in kept
+    assert [each.name.rpartition(".")[2] for each in resources()] == ["_make('h', 80)", "_make('a', 80)"]
+    return [*enters("0", "1", "2"), *exits("2", "1", "0"), *enters("3"), *exits("3")]
+
+
+@on_each_loop
+async def test_release_all_of_every_kind_of_value() -> None:
+    """Plain values, coroutines, values with `close=` and what was never entered count alike; what has `close=` is closed."""
+    closed: list[str] = []
+
+    @singleton
+    def plain(name: str) -> object:
+        return object()
+
+    @singleton
+    async def coroutine(name: str) -> object:
+        return object()
+
+    @singleton(close=closed.append)
+    def with_close(name: str) -> str:
+        return name
+
+    @singleton(close=closed.append)
+    async def coroutine_with_close(name: str) -> str:
+        return name
+
+    factory = Factory()
+    before = plain("a"), await coroutine("a")
+    never_awaited = coroutine("b"), coroutine_with_close("b")
+    with_close("a")
+    with_close("b")
+    await coroutine_with_close("c")
+    factory.make("never entered")
+    all_of_them: list[Any] = [plain, coroutine, with_close, coroutine_with_close, factory.make]
+    assert [await release_all(each) for each in all_of_them] == [1, 2, 2, 2, 1]
+    assert closed == ["b", "a", "c"]
+    assert factory.log == []
+    assert plain("a") is not before[0]
+    assert await coroutine("a") is not before[1]
+    del never_awaited
+
+
+@on_each_loop
+async def test_release_all_of_methods() -> None:
+    """By the function in the class for all instances; by a class method or a static one; an instance's is refused."""
+
+    class Service:
+        @singleton
+        def client(self) -> object:
+            return object()
+
+        @classmethod
+        @singleton
+        def of_class(cls) -> object:
+            return object()
+
+        @staticmethod
+        @singleton
+        def static(port: int) -> object:
+            return object()
+
+    class Subservice(Service):
+        pass
+
+    services = [Service(), Subservice()]
+    for each in services:
+        each.client()
+        each.of_class()
+        each.static(1)
+    with pytest.raises(TypeError, match=r"release_all\(\) must not be bound to an instance, .*use release\(\) for"):
+        await release_all(services[0].client)
+    assert [await release_all(each) for each in (Service.client, Subservice.of_class, Service.static)] == [2, 2, 1]
+
+
+@on_each_loop
+async def test_what_uses_another_of_the_factory_exits_first() -> None:
+    """Older ones that use newer ones exit before these; nothing is in the way but what is of another factory."""
+    pool = Pool()
+    old = pool.make("old", "xy")
+    await pool.use("z")
+    await use(old)
+    assert await release_all(pool.make) == 4
+    assert pool.log == [f"{step} {name}" for name in ("old", "y", "x", "z") for step in ("exiting", "exited")]
+
+
+@on_each_loop
+async def test_release_all_of_what_others_use_is_refused_and_nothing_is_forgotten() -> None:
+    """If one of another factory uses any, both are named, and all stay as they were, also those that nobody uses."""
+    factory = Factory()
+    before = [await factory.use(host) for host in "abc"]
+    await use(user_of(factory, "b"))
+    message = r"make\('b', 80\) cannot be released while it is in use by user_of\(.*\): release what uses it first$"
+    with pytest.raises(RuntimeError, match=message):
+        await release_all(factory.make)
+    assert [await factory.use(host) for host in "abc"] == before
+    assert [each.is_open for each in before] == [True] * 3
+    assert await release_all(user_of) == 1
+    assert await release_all(factory.make) == 3
+
+
+@on_each_loop
+async def test_all_exits_run_and_all_errors_are_raised() -> None:
+    """After the last exit there is one group, with a note on each error of whose it is; what failed is not found any more."""
+    reports = reports_of_this_loop()
+    pool = Pool()
+    await pool.use("a", "b", "c")
+    pool.errors = {"a": ValueError("of a"), "c": KeyError("of c")}
+    with pytest.raises(ExceptionGroup, match=r"errors at the exits of what .*make\(\) had made") as caught:
+        await release_all(pool.make)
+    assert caught.value.exceptions == (pool.errors["c"], pool.errors["a"])
+    assert [each.__notes__ for each in caught.value.exceptions] == [
+        [f"raised by the exit of {pool.make.__qualname__}('{name}')"] for name in "ca"
+    ]
+    assert pool.log == [f"{step} {name}" for name in "cba" for step in ("exiting", "exited")]
+    assert await release_all(pool.make) == 0
+    assert reports == []
+
+
+@on_each_loop
+async def test_an_error_that_is_no_exception() -> None:
+    """A `SystemExit` of an exit is in the group too, and keeps none of the others from running."""
+    pool = Pool()
+    await pool.use("a", "b")
+    pool.errors = {"b": SystemExit(3)}
+    with pytest.raises(BaseExceptionGroup) as caught:
+        await release_all(pool.make)
+    assert caught.value.exceptions == (pool.errors["b"],)
+    assert pool.log[-1] == "exited a"
+
+
+@pytest.mark.parametrize("uses", ["", "ab"])
+@on_each_loop
+async def test_two_at_a_time_wait_for_the_same_exits(uses: str) -> None:
+    """Both count the same, and get the same errors, when the last exit is done; each exit runs once, in the same order."""
+    pool = Pool()
+    await pool.use("a", "b")
+    await use(pool.make("c", uses))
+    pool.may_exit.clear()
+    pool.errors = {"a": ValueError("of a")}
+    first, second = await begin(release_all(pool.make)), await begin(release_all(pool.make))
+    pool.may_exit.set()
+    results: list[Any] = [*await asyncio.gather(first, second, return_exceptions=True)]
+    assert [each.exceptions for each in results] == [(pool.errors["a"],)] * 2
+    assert len(pool.errors["a"].__notes__) == 1
+    assert pool.log == [f"{step} {name}" for name in "cba" for step in ("exiting", "exited")]
+    pool.errors = {}
+    await pool.use("a", "b")
+    assert [*await asyncio.gather(release_all(pool.make), release_all(pool.make))] == [2, 2]
+    assert pool.log[6:] == [f"{step} {name}" for name in "ba" for step in ("exiting", "exited")]
+
+
+@on_each_loop
+async def test_release_all_during_a_release_and_the_other_way_round() -> None:
+    """Each waits for what the other has begun to exit, and gets its error."""
+    pool = Pool()
+    await pool.use("a", "b")
+    pool.may_exit.clear()
+    pool.errors = {"a": ValueError("of a")}
+    one = await begin(release(pool.make, "a"))
+    everything = await begin(release_all(pool.make))
+    assert pool.log == ["exiting a"]
+    pool.may_exit.set()
+    with pytest.raises(ValueError) as of_one:
+        await one
+    with pytest.raises(ExceptionGroup) as of_all:
+        await everything
+    assert [of_one.value, *of_all.value.exceptions] == [pool.errors["a"]] * 2
+    assert pool.log == ["exiting a", "exited a", "exiting b", "exited b"]
+    pool.errors = {}
+    await pool.use("a", "b")
+    pool.may_exit.clear()
+    everything, one = await begin(release_all(pool.make)), await begin(release(pool.make, "b"))
+    pool.may_exit.set()
+    assert [await everything, await one] == [2, True]
+    assert pool.log[4:] == ["exiting b", "exited b", "exiting a", "exited a"]
+
+
+@on_each_loop
+async def test_a_call_during_release_all_gets_a_new_value() -> None:
+    """While the old ones exit, a call makes anew at once; that stays open, and is there for another `release_all`."""
+    pool = Pool()
+    await pool.use("a", "b")
+    pool.may_exit.clear()
+    releasing = await begin(release_all(pool.make))
+    await pool.use("a")
+    pool.may_exit.set()
+    assert await releasing == 2
+    assert len(resources()) == 1
+    assert await release_all(pool.make) == 1
+
+
+@on_each_loop
+async def test_aclose_during_release_all() -> None:
+    """Both wait for the same exits, each of which runs once."""
+    pool = Pool()
+    await pool.use("a", "b")
+    pool.may_exit.clear()
+    releasing = await begin(release_all(pool.make))
+    closing = await begin(aclose())
+    pool.may_exit.set()
+    assert [await releasing, await closing] == [2, None]
+    assert sorted(pool.log) == ["exited a", "exited b", "exiting a", "exiting b"]
+
+
+@on_each_loop
+async def test_a_cancelled_release_all_leaves_all_exits_to_go_on() -> None:
+    """The exit in progress goes on, and so do all others, those that are used last; their errors are reported, none is lost."""
+    reports = reports_of_this_loop()
+    pool = Pool()
+    await pool.use("a", "b")
+    await use(pool.make("c", "b"))
+    pool.may_exit.clear()
+    pool.errors = {"b": ValueError("of b")}
+    releasing = await begin(release_all(pool.make))
+    await cancel(releasing)
+    await turns()
+    assert pool.log == ["exiting c", "exiting a"]
+    pool.may_exit.set()
+    await turns()
+    assert pool.log == ["exiting c", "exiting a", "exited c", "exited a", "exiting b", "exited b"]
+    assert [each["exception"] for each in reports] == [pool.errors["b"]]
+    assert await release_all(pool.make) == 0
+
+
+def test_a_cancelled_release_all_loses_nothing_at_the_end_of_the_loop(run: Run) -> None:
+    """The end of the loop waits for the exits."""
+    log: list[str] = []
+
+    async def main() -> None:
+        pool = Pool(log)
+        await pool.use("a", "b")
+        pool.may_exit.clear()
+        await cancel(await begin(release_all(pool.make)))
+        pool.may_exit.set()
+
+    run(main())
+    assert sorted(log) == ["exited a", "exited b", "exiting a", "exiting b"]
+
+
+@on_each_loop
+async def test_what_is_being_entered_is_waited_for_by_release_all() -> None:
+    """Who waits for the enter gets the value; it exits after that, and then `release_all` returns."""
+    factory = Factory()
+    await factory.use("open")
+    factory.enter_waits = True
+    using = asyncio.create_task(factory.use("entering"))
+    resource = await factory.until_entering(2)
+    releasing = await begin(release_all(factory.make))
+    assert factory.log == [*enters("0"), "entering 1", *exits("0")]
+    resource.may_enter.set()
+    assert await using is resource
+    assert await releasing == 2
+    assert factory.log == [*enters("0"), "entering 1", *exits("0"), "entered 1", *exits("1")]
+
+
+@pytest.mark.parametrize("moment", ["enter", "exit", "task"])
+def test_release_all_from_inside_is_refused(run: Run, moment: str) -> None:
+    """From the code of one of its resources it raises, names that one, and nothing is forgotten; nothing hangs."""
+    errors: list[str] = []
+    found: list[int] = []
+    itself: list[Callable[..., Any]] = []
+
+    async def attempt() -> None:
+        with pytest.raises(RuntimeError) as caught:
+            await release_all(itself[0])
+        errors.append(str(caught.value))
+
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def make(name: str) -> AsyncGenerator[str]:
+        if name == "inside" and moment == "enter":
+            await attempt()
+        if name == "inside" and moment == "task":
+            await asyncio.create_task(attempt())
+        yield name
+        if name == "inside" and moment == "exit":
+            await attempt()
+
+    itself.append(make)
+
+    async def main() -> None:
+        await use(make("other"))
+        await use(make("inside"))
+        if moment == "exit":
+            assert await release(make, "inside") is True
+        found.append(await release_all(make))
+
+    run(main())
+    (error,) = errors
+    assert "release_all() was called from inside" in error
+    assert "make('inside')" in error
+    assert found == [1 if moment == "exit" else 2]
+
+
+@on_each_loop
+async def test_release_all_by_what_an_enter_waits_for_is_refused_and_nothing_is_forgotten() -> None:
+    """A shared coroutine that waits for it, and for which an enter waits, would wait for ever: it is refused before it begins."""
+    entering = asyncio.Event()
+    errors: list[str] = []
+    factory = Factory()
+
+    @singleton
+    async def token() -> str:
+        await entering.wait()
+        await turns()
+        with pytest.raises(RuntimeError, match="would wait for ever") as caught:
+            await release_all(make)
+        errors.append(str(caught.value))
+        return "t"
+
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def make(name: str) -> AsyncGenerator[object]:
+        if name == "waits":
+            entering.set()
+            await token()
+        yield factory
+
+    waiting = await begin(token())
+    await use(make("open"))
+    await use(make("waits"))
+    assert await waiting == "t"
+    assert len(errors) == 1
+    assert [each.name.rpartition(".")[2] for each in resources()] == ["make('open')", "make('waits')"]
+    assert await release_all(make) == 2
+
+
+@on_each_loop
+async def test_another_resource_may_release_all() -> None:
+    """A resource's own code lets go of what it does not use, and what it uses itself is refused."""
+    factory = Factory()
+
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def manager(*, uses: bool) -> AsyncGenerator[int]:
+        if uses:
+            await factory.use()
+        yield await release_all(factory.make)
+
+    await factory.use("a")
+    assert await use(manager(uses=False)) == 1
+    with pytest.raises(RuntimeError, match=r"make\('h', 80\) cannot be released while it is in use by .*manager\(uses=True\)"):
+        await use(manager(uses=True))
+
+
+def test_release_all_leaves_other_loops_alone(run: Run) -> None:
+    """A second loop keeps its own."""
+    factory = Factory()
+
+    async def other() -> int:
+        return await release_all(factory.make)
+
+    async def main() -> None:
+        await factory.use()
+        assert await asyncio.to_thread(run, other()) == 0
+        assert factory.log == enters("0")
+
+    run(main())
+    assert factory.log == ONE_LIFE
+
+
+@on_each_loop
+async def test_release_all_exits_what_blocks_hold() -> None:
+    """As `release`, it does not wait for blocks that hold a value: they go on with one that has been exited."""
+    factory = Factory()
+    async with factory.make() as resource:
+        assert await release_all(factory.make) == 1
+        assert factory.log == ONE_LIFE
+        assert await factory.use() is not resource
+
+
+@on_each_loop
+async def test_release_all_of_thousands_is_quick_and_keeps_nothing() -> None:
+    """Thousands of values are let go in one pass; afterwards there is nothing of them on the loop."""
+    factory = Factory()
+    for number in range(1500):
+        await factory.use(f"h{number}")
+    assert await release_all(factory.make) == 1500
+    assert resources() == ()
+    assert factory.log[-2:] == exits("0")
+
+
+@pytest.mark.parametrize("what", [int, print, lambda: 1, functools.partial(int), "t", None])
+@on_each_loop
+async def test_release_all_of_what_was_not_wrapped_is_refused(what: Any) -> None:
+    """Anything but what the two decorators return is a `TypeError`."""
+    with pytest.raises(TypeError, match=r"argument 'factory' of release_all\(\) must be what singleton\(\) or sticky_singleton"):
+        await release_all(what)

@@ -1,16 +1,63 @@
-"""The pytest plugin of asyncio-loop-local: a test that leaves a loop-local resource open fails, or is listed.
+"""The pytest plugin of asyncio-loop-local: a fixture to replace what is shared on loops, and a check of what tests leave open.
 
-pytest loads it by its entry point. It is off by default, and then does not even import the library. ``--loop-local``, or
-``loop_local`` in the configuration, switches it on. ``_watch`` has the checks.
+pytest loads it by its entry point. The fixture ``loop_local_override`` is always there. The check is off by default;
+``--loop-local``, or ``loop_local`` in the configuration, switches it on. Until one of the two is used, the library is not even
+imported. ``_watch`` has the checks.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+
 import pytest
 
-__all__ = ["pytest_addoption", "pytest_configure"]
+if TYPE_CHECKING:
+    from collections.abc import Callable, Generator
+
+    from asyncio_loop_local import StickyACM
+    from asyncio_loop_local._typing import ACM
+
+    class _NoFunction:
+        """Nothing is one. In a union with it, what the factory makes is not decided by the replacement, for mypy."""
+
+
+__all__ = ["LoopLocalOverride", "loop_local_override", "pytest_addoption", "pytest_configure"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 _MODES = ("fail", "list", "off")
+
+
+class LoopLocalOverride(Protocol):
+    """The value of the fixture ``loop_local_override``: `asyncio_loop_local.override`, until the end of the test."""
+
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, factory: Callable[P, T], replacement: Callable[P, T] | _NoFunction, /
+    ) -> None: ...
+    @overload
+    def __call__(  # pyright: ignore[reportOverlappingOverload]
+        self, factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]] | _NoFunction, /
+    ) -> None: ...
+
+
+@pytest.fixture
+def loop_local_override() -> Generator[LoopLocalOverride]:
+    """Have calls of a wrapped factory make from another one until the test ends: ``loop_local_override(factory, replacement)``.
+
+    It takes what ``asyncio_loop_local.override`` takes, and may be called any number of times. At the end of the test all is
+    undone, the last first. What the replacement has made exits then, at the next turn of the loop if that goes on.
+    """
+    from asyncio_loop_local import override  # noqa: PLC0415  # only a test that uses the fixture imports the library
+
+    with ExitStack() as stack:
+
+        def begin(factory: Any, replacement: Any, /) -> None:
+            stack.enter_context(override(factory, replacement))
+
+        yield begin
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

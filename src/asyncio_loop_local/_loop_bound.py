@@ -11,7 +11,7 @@ MADE                   OPENED        OPEN                   a callback is regist
                                                             closed: it takes its place
 STARTED                OPENED        OPEN                   the same: it takes its place anew, as the newest
 ENTERING               OPENED        OPEN                   its value is published; it takes its place, as the newest
-RELEASED               OPENED        OPEN                   the same, and its exit begins at once
+RELEASED               OPENED        OPEN                   the same; it exits at once, or when nothing uses it
 ENTER_INTERRUPTED      OPENED        OPEN                   it did not heed Ctrl-C: the end of the loop exits it
 ABANDONED              OPENED        EXITING                it did not heed the cancellation: its exit begins at once
 ENTERING               RELEASE       RELEASED               it will exit as soon as it is open

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
 
 from ._cpython import running_loop_or_none
 from ._loop_state import attached_states
-from ._names import describe_factory
+from ._names import describe_factory, name_of
 from ._wrapped_factory import WrappedFactory, cell_of
 
 if TYPE_CHECKING:
@@ -42,10 +43,11 @@ def override(factory: Callable[..., Any], replacement: Callable[..., Any], /) ->
     ``replacement`` takes the factory's parameters, and makes what the factory makes: in the place of a coroutine function a
     function that returns a coroutine; for `sticky_singleton_acm`, an asynchronous context manager of the same type. For a
     method, override the function in its class (``Service.client``); the replacement takes ``self``. For a class method, the
-    replacement takes no class, and holds for subclasses too.
+    replacement takes no class, and holds for subclasses too. Where the replacement itself calls the factory, it calls itself.
 
     :raises TypeError: if ``factory`` was not made by `singleton` or `sticky_singleton_acm`, or is bound to an instance; or if
-        ``replacement`` cannot be called.
+        ``replacement`` cannot be called. By calls in the block: if the replacement makes no asynchronous context manager; or,
+        by awaiting them, if it returns nothing that can be awaited in the place of a coroutine function.
     """
     given: Any = factory
     bound_to: object = getattr(given, "__self__", None)
@@ -66,7 +68,11 @@ def override(factory: Callable[..., Any], replacement: Callable[..., Any], /) ->
             f"argument 'replacement' of override() must be callable, not {type(replacement).__qualname__}: "
             f"pass a function with the factory's parameters, as in lambda *args, **kwargs: …"
         )
-    return _overridden(cell, replacement if given is factory else _without_class(replacement))
+    if given is not factory:
+        replacement = _without_class(replacement)
+    if inspect.iscoroutinefunction(cell.cell_contents.call):
+        replacement = _coroutine_function(replacement, cell.cell_contents.call)
+    return _overridden(cell, replacement)
 
 
 def _without_class(replacement: Callable[..., Any]) -> Callable[..., Any]:
@@ -80,11 +86,30 @@ def _without_class(replacement: Callable[..., Any]) -> Callable[..., Any]:
     return of_class
 
 
+def _coroutine_function(replacement: Callable[..., Any], factory: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a coroutine function that does the same; the replacement itself if it is one, and no wrapped one."""
+    if inspect.iscoroutinefunction(replacement) and cell_of(replacement) is None:
+        return replacement
+
+    @functools.wraps(replacement, updated=())
+    async def of_replacement(*args: Any, **kwargs: Any) -> Any:
+        result = replacement(*args, **kwargs)
+        if not inspect.isawaitable(result):
+            raise TypeError(
+                f"{name_of(replacement)}(), which replaces {name_of(factory)}() by override(), returned an object of class "
+                f"{type(result).__qualname__}, which cannot be awaited: {name_of(factory)}() is a coroutine function, so replace "
+                f"it with one, written with async def"
+            )
+        return await result
+
+    return of_replacement
+
+
 @contextmanager
 def _overridden(cell: CellType, replacement: Callable[..., Any]) -> Generator[None]:
     with _lock:
-        before: WrappedFactory = cell.cell_contents
-        own = cell.cell_contents = before.replaced_by(replacement)
+        own: WrappedFactory = cell.cell_contents.replaced_by(replacement)
+        cell.cell_contents = own
     try:
         yield
     finally:

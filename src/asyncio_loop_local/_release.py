@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ParamSpec
 
-from ._loop_bound import ENDED, running_loop_bound
+from ._loop_bound import BEING_EXITED, ENDED, running_loop_bound
 from ._loop_state import attached_state
 from ._names import describe_factory, name_of
+from ._wait_graph import register_wait
 from ._waiters import noted
 from ._wrapped_factory import WrappedFactory, factory_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container
+    from collections.abc import Callable, Container, Generator, Iterable
 
+    from ._loop_cache import CacheEntry
     from ._resource import Resource
+    from ._wait_graph import WaitNode
 
 P = ParamSpec("P")
 
@@ -77,35 +81,59 @@ async def release_all(factory: Callable[..., object], /) -> int:
     if cache is None:
         return 0
     entries = [entry for entry in cache.entries.values() if not entry.is_invalid]
-    resources = {entry.resource: entry for entry in entries if entry.resource is not None}
-    being_released = [resource for resource in cache.releasing.values() if resource.state is not ENDED]
-    for resource in (*resources, *being_released):
-        _refuse(resource, "release_all()", but=resources)
-    for entry in entries:
-        if entry.resource is not None:
-            cache.releasing[entry.key] = entry.resource
-        entry.invalidate()
+    found: dict[Resource[Any], CacheEntry | None] = {
+        resource: None for resource in cache.releasing.values() if resource.state is not ENDED
+    }
+    count = len(entries) + len(found)
+    found |= {entry.resource: entry for entry in entries if entry.resource is not None}
+    newest_first = sorted(found, key=lambda each: (each.state in BEING_EXITED, each.serial), reverse=True)
+    remaining = {resource: found[resource] for resource in newest_first}
+    for resource in remaining:
+        _refuse(resource, "release_all()", but=remaining)
     errors: list[BaseException] = []
-    remaining = list(resources)
-    try:
-        while remaining:
-            unused = [each for each in remaining if each.users.keys().isdisjoint(remaining)]
-            resource = max(unused or remaining, key=lambda each: each.serial)
-            remaining.remove(resource)
-            error = await resources[resource].release(resource)
-            if error is not None:
-                errors.append(noted(error, resource.label))
-        for resource in being_released:
-            await resource.release()
-    finally:
-        for resource in remaining:  # this was cancelled
-            resource.retire()
+    with _waits_for(remaining):
+        for entry in entries:
+            if entry.resource is not None:
+                cache.releasing[entry.key] = entry.resource
+            entry.invalidate()
+        try:
+            while remaining:
+                resource = _next_to_exit(remaining)
+                own = remaining.pop(resource)
+                error = await (resource.release() if own is None else own.release(resource))
+                if error is not None:
+                    errors.append(noted(error, resource.label))
+        finally:
+            for resource, own in remaining.items():  # this was cancelled
+                if own is not None:
+                    resource.retire()
     try:
         if errors:
             raise BaseExceptionGroup(f"errors at the exits of what {name_of(factory)}() had made", errors)
     finally:
         errors.clear()  # their tracebacks hold this frame
-    return len(entries) + len(being_released)
+    return count
+
+
+def _next_to_exit(newest_first: dict[Resource[Any], Any]) -> Resource[Any]:
+    """The newest that none of the others uses; of those that use each other, the newest."""
+    for resource in newest_first:
+        if not any(user in newest_first for user in resource.users):
+            return resource
+    return next(iter(newest_first))
+
+
+@contextmanager
+def _waits_for(resources: Iterable[Resource[Any]]) -> Generator[None]:
+    """Refuse to wait for what waits, perhaps through others, for the code that runs now."""
+    waits: list[tuple[WaitNode, WaitNode]] = []
+    try:
+        for resource in resources:
+            waits += [(node, resource) for node in register_wait(resource)]
+        yield
+    finally:
+        for node, target in waits:
+            node.awaiting.remove(target)
 
 
 def _wrapped_by(factory: Any, where: str) -> WrappedFactory:

@@ -348,7 +348,11 @@ class Resource(LoopBound, Generic[T]):
         del exits.in_transition[self]
         exits.push(self)
         if is_released and self.state is OPEN:
-            self.begin_exit()
+            if self._exit_waiters:
+                self.begin_exit()
+            else:  # nobody waits for its exit, as a release does
+                self.happens(RETIRE)
+                self.exit_if_unused()
 
     def _fail(self, error: BaseException) -> bool:
         """Entering has failed: all who wait get the error, and it is not remembered.

@@ -99,7 +99,9 @@ class Waiters(dict[Future[T], None]):
 
 
 def noted(error: BaseException, name: str) -> BaseException:
-    """Return the error of an exit, with a note of whose exit it is."""
+    """Return the error of an exit, with a note of whose exit it is; one, however many wait for that exit."""
+    note = f"raised by the exit of {name}"
     with suppress(Exception):  # an exception's class may let nothing be set, as a frozen dataclass does
-        error.add_note(f"raised by the exit of {name}")
+        if note not in getattr(error, "__notes__", ()):
+            error.add_note(note)
     return error

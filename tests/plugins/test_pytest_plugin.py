@@ -1,4 +1,4 @@
-"""The library's own pytest plugin finds the tests that leave a resource open on a loop, and no others."""
+"""The library's own pytest plugin finds the tests that leave a resource open, and no others; its fixture replaces factories."""
 
 from __future__ import annotations
 
@@ -12,6 +12,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from asyncio_loop_local import singleton, sticky_singleton_acm
+from asyncio_loop_local_pytest import LoopLocalOverride
+from recording import Recorded
 
 PLUGINS = ("-p", "asyncio_loop_local_pytest", "-p", "pytest_asyncio.plugin", "-p", "anyio.pytest_plugin")
 
@@ -431,3 +435,148 @@ def test_an_error_of_the_teardown_is_kept(tmp_path: Path) -> None:
     assert outcome.errors == {"test_one"}
     assert "ZeroDivisionError: first" in outcome.output
     assert "test_it.py::test_one left connect('h') open on" in outcome.output
+
+
+# The fixture.
+
+OVERRIDE = """
+    pytestmark = pytest.mark.filterwarnings("error")
+    log = []
+
+    @contextlib.asynccontextmanager
+    async def fake(host):
+        log.append("entered")
+        yield f"fake {host}"
+        log.append("exited")
+
+    @contextlib.asynccontextmanager
+    async def other(host):
+        yield f"other {host}"
+
+    @pytest.fixture(autouse=True)
+    def undone_by_the_test_before():
+        assert asyncio.run(use()) == "h"
+
+    def test_sync(loop_local_override):
+        loop_local_override(connect, fake)
+        assert asyncio.run(use()) == "fake h"
+        assert log == ["entered", "exited"]
+
+    def test_loop_that_is_closed_by_a_fixture(own, loop_local_override):
+        assert own.run_until_complete(use()) == "h"
+        loop_local_override(connect, fake)
+        assert own.run_until_complete(use()) == "fake h"
+
+    @pytest.fixture
+    def own():
+        loop = leave()
+        yield loop
+        loop.close()
+
+    @pytest.mark.asyncio
+    async def test_pytest_asyncio(loop_local_override):
+        assert await use() == "h"
+        loop_local_override(connect, fake)
+        assert await use() == "fake h"
+
+    @pytest_asyncio.fixture
+    async def faked(loop_local_override):
+        loop_local_override(connect, fake)
+        return await use()
+
+    @pytest.mark.asyncio
+    async def test_fixture_of_pytest_asyncio(faked):
+        assert faked == await use() == "fake h"
+
+    @pytest.fixture
+    def anyio_backend():
+        return "asyncio"
+
+    @pytest.mark.anyio
+    async def test_anyio(loop_local_override):
+        assert await use() == "h"
+        loop_local_override(connect, fake)
+        assert await use() == "fake h"
+
+    @pytest.fixture
+    async def faked_by_anyio(anyio_backend, loop_local_override):
+        loop_local_override(connect, fake)
+        yield await use()
+        assert await use() == "fake h"
+
+    @pytest.mark.anyio
+    async def test_fixture_of_anyio(faked_by_anyio):
+        assert faked_by_anyio == await use() == "fake h"
+
+    @pytest.mark.asyncio(loop_scope="module")
+    async def test_a_loop_that_goes_on(loop_local_override):
+        assert await use() == "h"
+        loop_local_override(connect, fake)
+        assert await use() == "fake h"
+
+    @pytest.mark.asyncio(loop_scope="module")
+    async def test_the_same_loop_afterwards():
+        assert await use() == "h"
+        await asyncio.sleep(0)
+        assert log[-1] == "exited"
+
+    def test_twice(loop_local_override):
+        loop_local_override(connect, fake)
+        loop_local_override(connect, other)
+        assert asyncio.run(use()) == "other h"
+
+    def test_parametrized_by_what_is_wrong(loop_local_override):
+        loop_local_override(connect, other)
+        with pytest.raises(TypeError, match="override"):
+            loop_local_override(print, print)
+        assert asyncio.run(use()) == "other h"
+
+    @pytest.mark.xfail(raises=ZeroDivisionError, strict=True)
+    def test_that_fails(loop_local_override):
+        loop_local_override(connect, fake)
+        1 / 0
+
+    def test_last():
+        assert log.count("entered") == log.count("exited") == 7
+"""
+
+
+@pytest.mark.parametrize("options", [(), ("--loop-local=fail",)])
+def test_the_fixture_replaces_a_factory_until_the_test_ends(options: tuple[str, ...], tmp_path: Path) -> None:
+    """In sync and async tests and fixtures, of pytest-asyncio and anyio, on loops that go on too, and if the test fails."""
+    outcome = run_pytest(tmp_path, OVERRIDE, *options)
+    assert (outcome.status, outcome.errors, outcome.failed) == (0, set(), set()), outcome.output
+    assert outcome.passed == names(OVERRIDE) - {"test_that_fails"}
+    assert outcome.reported == []
+
+
+def test_the_fixture_is_there_without_any_option(tmp_path: Path) -> None:
+    """`pytest --fixtures` lists it, with what it does; whoever has the package has it."""
+    command = [sys.executable, "-m", "pytest", "--fixtures", "-p", "no:cacheprovider"]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    assert re.search(r"^loop_local_override -- .*\n +Have calls of a wrapped factory make from", done.stdout, re.MULTILINE)
+
+
+@singleton
+def text_of(number: int) -> str:
+    return str(number)
+
+
+def number_of(number: int) -> int:
+    return number
+
+
+make_recorded = sticky_singleton_acm(Recorded)
+
+
+def test_the_fixture_is_typed(loop_local_override: LoopLocalOverride) -> None:
+    """Checkers see whether the replacement takes what the factory takes, and makes what it makes, as with `override`."""
+
+    async def main() -> tuple[str, str]:
+        return text_of(1), (await make_recorded(name="own")).name
+
+    loop_local_override(text_of, lambda: "")  # type: ignore[arg-type, misc]  # it takes nothing
+    loop_local_override(text_of, number_of)  # type: ignore[arg-type]  # it makes a number
+    loop_local_override(text_of, lambda number: f"fake {number}")
+    loop_local_override(make_recorded, lambda log=None, name="r", *, turns=1: Recorded(log, f"fake {name}"))
+    assert asyncio.run(main()) == ("fake 1", "fake own")

@@ -288,6 +288,13 @@ def valid_returns_an_awaitable() -> None:
 
 
 @case
+async def override_of_a_coroutine_function_by_a_plain_one() -> None:
+    make = any_singleton(coroutine_function)
+    with any_override(make, Client):
+        await make()
+
+
+@case
 def release_all_of_what_is_in_use() -> Awaitable[object]:
     @singleton(close=len)
     def engine() -> str:
