@@ -141,7 +141,7 @@ class CacheEntry:
         if not self.is_invalid:
             self.is_invalid = True
             self.cache.discard(self)
-            self.value = self.resource = None  # they refer to this
+            self.value = self.resource = self.valid = None  # they may refer to this
 
     def is_good(self, value: Any) -> bool:
         """Ask ``valid`` about the value. Where ``valid`` itself makes this call, it gets the value that it is asked about.

@@ -6,6 +6,7 @@ from asyncio import current_task, get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
+from ._cpython import running_loop_or_none
 from ._enter import enter_once
 from ._loop_cache import ArgumentsNotKept
 from ._resource import EndedMeanwhile, checked_acm
@@ -84,6 +85,10 @@ class StickyCall(StickyACM[T_co], CallResult):
         return self._entry.name
 
     @property
+    def loop(self) -> AbstractEventLoop:
+        return self._entry.exits.loop
+
+    @property
     def is_held(self) -> bool:
         """Blocks are not counted."""
         return False
@@ -159,15 +164,16 @@ class CheckedStickyCall(StickyCall[T_co]):
             self._blocks += 1  # before `valid` is asked, which may run any code
             try:
                 is_good = self._entry.is_good(value)
+                if not is_good:
+                    self._entry.retire()
             except BaseException:
                 self._leave()
                 raise
-            if is_good:
+            if is_good and self.open_on is not None:  # else `valid` itself has had it released
                 node = running_node()
                 if node is not None and resource is not None:
                     resource.note_user(node)
                 return value
-            self._entry.retire()
             self._leave()
         elif resource is not None and resource.exits.loop is get_running_loop():
             self._blocks += 1
@@ -187,7 +193,7 @@ class CheckedStickyCall(StickyCall[T_co]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        if self._elsewhere and (later := self._elsewhere.leave()) is not None:
+        if self._elsewhere and (later := self._elsewhere.leave(self._blocks, self.loop)) is not None:
             return await later.__aexit__(exc_type, exc_value, traceback)
         self._blocks -= 1
         if self._retired is not None:
@@ -208,18 +214,22 @@ class CheckedStickyCall(StickyCall[T_co]):
 class _StickyByKey(StickyACM[T_co]):
     """What a call gives for which ``key=`` says what counts: this alone keeps the arguments, for when it has to call again."""
 
-    __slots__ = ("__weakref__", "_call_again", "_elsewhere", "_sticky")
+    __slots__ = ("__weakref__", "_blocks", "_call_again", "_elsewhere", "_sticky")
 
     def __init__(self, sticky: StickyCall[T_co], call_again: Callable[[], StickyACM[T_co]]) -> None:
         self._sticky = sticky
         self._call_again = call_again
+        self._blocks = 0
         self._elsewhere: _BlocksElsewhere = _BlocksElsewhere()
 
     async def __aenter__(self) -> T_co:
         try:
-            return await self._sticky.__aenter__()
+            value = await self._sticky.__aenter__()
         except ArgumentsNotKept:
             pass  # not from in here, where an error of the enter's own would seem to come from this one
+        else:
+            self._blocks += 1
+            return value
         return await self._elsewhere.enter(self._call_again())
 
     async def __aexit__(
@@ -229,7 +239,9 @@ class _StickyByKey(StickyACM[T_co]):
         traceback: TracebackType | None,
         /,
     ) -> None:
-        later = self._elsewhere.leave() if self._elsewhere else None
+        later = self._elsewhere.leave(self._blocks, self._sticky.loop) if self._elsewhere else None
+        if later is None:
+            self._blocks -= 1
         await (later or self._sticky).__aexit__(exc_type, exc_value, traceback)
 
     def __repr__(self) -> str:
@@ -247,12 +259,20 @@ class _BlocksElsewhere(dict["Task[Any] | None", list[StickyACM[Any]]]):
         self.setdefault(current_task(), []).append(later)
         return value
 
-    def leave(self) -> StickyACM[Any] | None:
-        """Return the one whose block this task has begun last; None if there is none."""
-        task = current_task()
-        blocks = self.get(task)
-        if blocks is None:
-            return None
+    def leave(self, own_blocks: int, own_loop: AbstractEventLoop) -> StickyACM[Any] | None:
+        """Return the one whose block is left now; None if that is one of the object's own blocks, of which it has so many.
+
+        A task leaves its blocks in the reverse order. A block that another task leaves than has begun it, as that of a generator
+        which was dropped, is taken for an own one; if there is none, for the newest, and rather of a task that has ended.
+        """
+        loop = running_loop_or_none() or own_loop  # none runs where a task is dropped that was in a block
+        task = current_task(loop)
+        if task not in self:
+            tasks = [each for each in self if each is None or each.get_loop() is loop]
+            if not tasks or (own_blocks > 0 and loop is own_loop):
+                return None
+            task = next((each for each in reversed(tasks) if each is None or each.done()), tasks[-1])
+        blocks = self[task]
         later = blocks.pop()
         if not blocks:
             del self[task]

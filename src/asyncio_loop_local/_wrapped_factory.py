@@ -180,6 +180,8 @@ def is_usable(entry: CacheEntry, value: Any) -> bool:
     if entry.valid is not None and not entry.is_good(value):
         entry.retire()
         return False
+    if entry.is_invalid:
+        return False  # since `valid` itself has had it released
     resource = entry.resource
     if resource is not None and (node := running_node()) is not None:
         resource.note_user(node)
@@ -236,7 +238,7 @@ def wrapped(
             else:
                 value, asked = entry.value, entry.valid  # all of `is_usable`, since calls would cost more than the rest
                 if asked is None or not entry.asks:
-                    is_good: object = not entry.is_invalid
+                    is_good: object = True
                 else:
                     entry.asks = False
                     try:
@@ -248,7 +250,7 @@ def wrapped(
                     else:
                         entry.retire()
                         is_good = False
-                if is_good:
+                if is_good and not entry.is_invalid:  # else `valid` itself has had it released
                     if entry.resource is not None and (node := running_node()) is not None:
                         entry.resource.note_user(node)
                     return value

@@ -6,7 +6,7 @@ import asyncio
 import gc
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, Self
 
 import pytest
@@ -442,6 +442,108 @@ async def test_the_callers_context_and_error_are_let_go() -> None:
 
     for _ in range(3):
         await asyncio.create_task(caller())
+    await asyncio.sleep(0)
+    assert alive.still() == []
+
+
+class Token(Held):
+    """Something that is no longer good after its first use."""
+
+    is_good = True
+
+    async def close(self) -> None:
+        assert not self.is_good
+
+
+async def connected() -> Token:
+    return Token()
+
+
+def is_still_good(token: Token) -> bool:
+    return token.is_good
+
+
+async def renew_in_blocks(make: Callable[[], Any]) -> Token:
+    async with make() as outer:
+        outer.is_good = False
+        async with make() as token, make():
+            return token  # type: ignore[no-any-return]  # as the factories are wrapped below
+
+
+async def renew_by_awaiting(make: Callable[[], Any]) -> Token:
+    return await make()  # type: ignore[no-any-return]  # as the factories are wrapped below
+
+
+async def renew_by_calling(make: Callable[[], Any]) -> Token:
+    return make()  # type: ignore[no-any-return]  # as the factories are wrapped below
+
+
+@pytest.mark.parametrize("is_kept", [False, True])
+@pytest.mark.parametrize(
+    ("renew", "make"),
+    [
+        pytest.param(renew_in_blocks, sticky_singleton_acm(Token, valid=is_still_good), id="blocks"),
+        pytest.param(renew_in_blocks, sticky_singleton_acm(Token, valid=is_still_good, key=lambda: "k"), id="blocks, key"),
+        pytest.param(renew_by_awaiting, sticky_singleton_acm(Token, valid=is_still_good), id="await"),
+        pytest.param(renew_by_calling, singleton(Token, valid=is_still_good), id="plain"),
+        pytest.param(renew_by_calling, singleton(Token, valid=is_still_good, close=Token.close), id="plain, closed"),
+        pytest.param(renew_by_awaiting, singleton(connected, valid=is_still_good), id="coroutine"),
+        pytest.param(renew_by_awaiting, singleton(connected, valid=is_still_good, key=lambda: "k"), id="coroutine, key"),
+        pytest.param(renew_by_awaiting, singleton(connected, valid=is_still_good, close=Token.close), id="coroutine, closed"),
+    ],
+)
+def test_what_is_no_longer_good_is_let_go(
+    renew: Callable[[Callable[[], Any]], Coroutine[Any, Any, Token]], make: Callable[[], Any], is_kept: bool
+) -> None:
+    """A service that makes a value anew 10,000 times holds no more objects than after the first few times."""
+    alive = Alive()
+
+    async def main() -> None:
+        kept = make()
+        counts: list[int] = []
+        for number in range(10_000):
+            token = await renew((lambda: kept) if is_kept and renew is not renew_by_calling else make)
+            if renew is not renew_in_blocks:
+                await renew(make)  # a good call between, or it would warn
+            token.is_good = False
+            if number % 1_000 == 10:
+                alive.watch(token)
+                counts.append(len(gc.get_objects()))
+            del token
+            await asyncio.sleep(0)
+        await renew(make)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert alive.still() == []
+        assert counts[-1] - counts[0] < 100
+
+    asyncio.run(main())
+
+
+@on_each_loop
+async def test_a_value_is_held_by_its_blocks_alone() -> None:
+    """What is no longer good goes when the last of its blocks is left, also where one was left by another task."""
+    alive = Alive()
+    make_token = sticky_singleton_acm(Token, valid=is_still_good)
+    kept = make_token()
+    async with kept as first:
+        first.is_good = False
+        alive.watch(first)
+        stack = AsyncExitStack()
+        token = await asyncio.create_task(stack.enter_async_context(kept))
+        alive.watch(token)
+        token.is_good = False
+        async with kept as third:
+            assert third.is_good
+        assert alive.still() == [first, token]
+        del third
+    del first
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert alive.still() == [token]
+    await stack.aclose()
+    del token
+    await asyncio.sleep(0)
     await asyncio.sleep(0)
     assert alive.still() == []
 
