@@ -131,6 +131,19 @@ def _annotations(factory: Any, annotations_of: Callable[[Any], dict[str, Any]]) 
 frozendict: type[Any] | None = getattr(builtins, "frozendict", None)  # from Python 3.15 on
 
 
+# From Python 3.14 on asyncio's C functions and its Python functions each know their own tasks, and no others. The Python class
+# of tasks is what nest_asyncio puts in the place of the C class.
+_CTask: Any = import_module("_asyncio").Task
+_all_in_tasks: Any = tasks
+_python_tasks: Any = _all_in_tasks._current_tasks  # that run, by loop; before Python 3.14 those of either class
+
+
+def current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
+    """Return the task that runs on a loop, of whichever class."""
+    task: asyncio.Task[Any] | None = _python_tasks.get(loop)
+    return asyncio.current_task(loop) if task is None else task
+
+
 def hide_task(task: asyncio.Task[Any]) -> None:
     """Take a task out of `asyncio.all_tasks`, by which a runner finds the tasks to cancel before it closes the loop.
 
@@ -138,22 +151,27 @@ def hide_task(task: asyncio.Task[Any]) -> None:
     ours, so asyncio need not report each of its hidden tasks; `asyncio.gather` sets the same private attribute.
     """
     tasks._unregister_task(task)
+    if sys.version_info >= (3, 14) and not isinstance(task, _CTask):
+        _all_in_tasks._py_unregister_task(task)
     task._log_destroy_pending = False  # type: ignore[attr-defined]  # private, as the docstring says
 
 
 def all_tasks(loop: asyncio.AbstractEventLoop) -> set[asyncio.Task[Any]]:
-    """Return the tasks of a loop that are not done, wherever they were made.
+    """Return the tasks of a loop that are not done, wherever they were made, and of whichever class.
 
     From Python 3.14 on `asyncio.all_tasks`, asked inside the running loop, sees only tasks that were made in this thread; asked
     where no loop runs, it sees all.
     """
-    if sys.version_info >= (3, 14) and asyncio._get_running_loop() is loop:
+    if sys.version_info >= (3, 14):
+        outer = asyncio._get_running_loop()
         asyncio._set_running_loop(None)
         try:
-            return asyncio.all_tasks(loop)
+            found = asyncio.all_tasks(loop).union(_all_in_tasks._py_all_tasks(loop))
         finally:
-            asyncio._set_running_loop(loop)
-    return asyncio.all_tasks(loop)
+            asyncio._set_running_loop(outer)
+    else:
+        found = asyncio.all_tasks(loop)
+    return found
 
 
 def hide_creation_frames(task: asyncio.Task[Any], file: str) -> None:
@@ -180,16 +198,17 @@ def wake_at_once(future: asyncio.Future[None], loop: asyncio.AbstractEventLoop) 
     """Set the result of a future, and let the task that waits for it take its next step before this returns.
 
     Public calls can only schedule that step for the loop's next turn, and a turn for each exit makes the end of a loop
-    slower by half. If the waiting task cannot be found in the future, it is scheduled as usual.
+    slower by half. If the waiting task cannot be found in the future, or the running one is none that can be left, it is
+    scheduled as usual.
     """
     waiting: list[tuple[Any, Any]] | None = getattr(future, "_callbacks", None)
-    if not waiting or len(waiting) > 1:
+    task = asyncio.current_task(loop)
+    if not waiting or len(waiting) > 1 or current_task(loop) is not task:
         future.set_result(None)
         return
     [(wake, context)] = waiting
     future.remove_done_callback(wake)
     future.set_result(None)
-    task = asyncio.current_task(loop)
     if task is not None:
         tasks._leave_task(loop, task)
     try:

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast
 
-from ._cpython import require_stack, running_loop_or_none, wake_at_once
+from ._cpython import current_task, require_stack, running_loop_or_none, wake_at_once
 from ._loop_bound import (
     ABANDON,
     ABANDONED,
@@ -332,7 +332,7 @@ class Resource(LoopBound, Generic[T]):
             self._enter_waiters.notify(value)
             return
         if self.state is ABANDONED:  # __aenter__ suppressed the cancellation, but no one is waiting: exit at once
-            if (task := asyncio.current_task()) is not None:
+            if (task := current_task(exits.loop)) is not None:
                 task.uncancel()
             self.since = exits.loop.time()
             self.happens(OPENED)

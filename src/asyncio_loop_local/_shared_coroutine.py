@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from asyncio import CancelledError, Task, current_task, get_running_loop
+from asyncio import CancelledError, Task, get_running_loop
 from collections.abc import Callable, Coroutine, Generator
 from contextvars import copy_context
 from functools import partial
@@ -10,6 +10,7 @@ from types import GeneratorType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 from weakref import ref
 
+from ._cpython import current_task, running_loop_or_none
 from ._loop_cache import ArgumentsNotKept
 from ._names import name_of
 from ._wait_graph import WaitNode, current_node, register_wait, running_node
@@ -338,10 +339,8 @@ def _does_nothing_but_make(coroutine: Coroutine[Any, Any, Any], function: Any) -
 
 
 def _driver() -> Task[Any] | None:
-    try:
-        return current_task()
-    except RuntimeError:
-        return None  # no loop runs, as where a coroutine is closed that could not be started
+    loop = running_loop_or_none()  # none runs where a coroutine is closed that could not be started
+    return None if loop is None else current_task(loop)
 
 
 def _was_taken_away(task: Task[Any]) -> bool:

@@ -62,6 +62,33 @@ async def test_a_running_task_may_be_unregistered() -> None:
     assert task not in asyncio.all_tasks()
 
 
+def test_tasks_of_the_python_class_are_unknown_to_c_from_314_on() -> None:
+    """`current_task` and `all_tasks` see a task of asyncio's Python class up to 3.13; the dict of running tasks, always."""
+    in_tasks: Any = asyncio.tasks
+    seen: list[tuple[bool, bool, bool]] = []
+
+    async def work() -> None:
+        seen.append(
+            (
+                asyncio.current_task() is task,
+                task in asyncio.all_tasks(),
+                in_tasks._current_tasks.get(asyncio.get_running_loop()) is task,
+            )
+        )
+
+    with open_loop(asyncio.new_event_loop) as loop:
+        task = in_tasks._PyTask(work(), loop=loop)
+        loop.run_until_complete(task)
+        if sys.version_info >= (3, 14):
+            pending = in_tasks._PyTask(asyncio.sleep(0), loop=loop)
+            assert in_tasks._py_all_tasks(loop) == {pending}
+            in_tasks._py_unregister_task(pending)
+            assert not in_tasks._py_all_tasks(loop)
+            loop.run_until_complete(pending)
+    is_known = sys.version_info < (3, 14)
+    assert seen == [(is_known, is_known, True)]
+
+
 @pytest.mark.parametrize("is_quiet", [False, True])
 def test_log_destroy_pending_silences_a_dropped_task(is_quiet: bool) -> None:
     """A pending task that is dropped is logged, unless its `_log_destroy_pending` is False."""
