@@ -367,7 +367,7 @@ async def test_blocks_of_different_factories_are_independent() -> None:
     """What one block replaces is of no concern to another factory."""
     one, other = singleton(Value), singleton(Value)
     with override(one, fake):
-        with override(other, functools.partial(Value, "second")):
+        with override(other, lambda name="": Value(f"second{name}")):
             assert [one().name, other().name] == ["fake", "second"]
         assert [one().name, other().name] == ["fake", "own"]
 

@@ -7,7 +7,7 @@ imported. ``_watch`` has the checks.
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import pytest
@@ -55,7 +55,8 @@ def loop_local_override() -> Generator[LoopLocalOverride]:
     with ExitStack() as stack:
 
         def begin(factory: Any, replacement: Any, /) -> None:
-            stack.enter_context(override(factory, replacement))
+            block: AbstractContextManager[None] = override(factory, replacement)
+            stack.enter_context(block)
 
         yield begin
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from asyncio import current_task, get_running_loop
+from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import ref
 
-from ._cpython import running_loop_or_none
+from ._cpython import current_task, running_loop_or_none
 from ._enter import enter_once
 from ._loop_cache import ArgumentsNotKept
 from ._resource import EndedMeanwhile, checked_acm
@@ -256,7 +256,7 @@ class _BlocksElsewhere(dict["Task[Any] | None", list[StickyACM[Any]]]):
     async def enter(self, later: StickyACM[T]) -> T:
         """Begin the block of the later one."""
         value = await later.__aenter__()
-        self.setdefault(current_task(), []).append(later)
+        self.setdefault(current_task(get_running_loop()), []).append(later)
         return value
 
     def leave(self, own_blocks: int, own_loop: AbstractEventLoop) -> StickyACM[Any] | None:
