@@ -15,7 +15,10 @@ from asyncio_loop_local import (
     enter,
     enter_once,
     format_resources,
+    lifespan,
+    override,
     release,
+    release_all,
     resources,
     singleton,
     sticky_acm,
@@ -33,6 +36,15 @@ class Client:
 
     async def __aexit__(self, *args: object) -> None: ...
 
+    async def aclose(self) -> None: ...
+
+
+class FakeClient(Client): ...
+
+
+def is_good(client: Client) -> bool:
+    return bool(client.host)
+
 
 def by_host(host: str, *_: object, **__: object) -> str:
     return host
@@ -40,6 +52,9 @@ def by_host(host: str, *_: object, **__: object) -> str:
 
 client = sticky_singleton_acm(Client)
 client_by_host = sticky_singleton_acm(Client, key=by_host)
+valid_client = sticky_singleton_acm(Client, valid=is_good)
+closing_client = singleton(Client, close=Client.aclose, valid=is_good)
+clients = LoopVar("clients", factory=lambda: Client("h"), close=Client.aclose)
 requests = LoopVar("requests", default=0)
 names = LoopVar("names", factory=list[str])
 
@@ -71,6 +86,17 @@ async def resolve(host: str) -> list[str]:
     return [host]
 
 
+@singleton(close=Client.aclose)
+async def client_later(host: str) -> Client:
+    return Client(host)
+
+
+@sticky_singleton_acm(valid=is_good)
+@asynccontextmanager
+async def client_while_good(host: str) -> AsyncGenerator[Client]:
+    yield Client(host)
+
+
 class Service:
     @singleton
     def client(self, host: str) -> Client:
@@ -90,6 +116,14 @@ async def main() -> None:
     async with sticky as value:
         names.get().append(value.host)
     names.get().append((await enter(Client("h"))).host + (await enter_once(value)).host + Service().client("h").host)
+    names.get().extend([(await valid_client("h")).host, closing_client("h").host, (await client_later("h")).host])
+    with override(closing_client, FakeClient), override(client, FakeClient):
+        names.get().extend([closing_client("h").host, (await client("h")).host, (await client_while_good("h")).host])
+    names.get().append(clients.get().host)
+    await clients.aclose()
+    names.get().append(str(await release_all(closing_client)))
+    async with lifespan():
+        names.get().append("in a block")
     token = requests.set(requests.get() + 1)
     requests.reset(token)
     names.get().append(str(requests.get(None)))

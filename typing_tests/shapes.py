@@ -22,6 +22,27 @@ class Client(Entered):
         self.address = host, port, retries
 
 
+class Connection:
+    """Is made without `await`, and has methods to close it."""
+
+    def __init__(self, host: str, port: int = 80) -> None:
+        self.address = host, port
+        self.closed = False
+
+    def close(self) -> None:
+        self.closed = True
+
+    async def aclose(self) -> None:
+        self.closed = True
+
+
+class SubConnection(Connection):
+    kind = "sub"
+
+    def close_sub(self) -> None:
+        self.closed = True
+
+
 class Gives(Generic[T]):
     def __init__(self, value: T) -> None:
         self.value = value

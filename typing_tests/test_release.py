@@ -8,7 +8,7 @@ from typing import assert_type
 
 import pytest
 
-from asyncio_loop_local import release, singleton, sticky_singleton_acm
+from asyncio_loop_local import release, release_all, singleton, sticky_singleton_acm
 
 pytestmark = pytest.mark.asyncio
 
@@ -56,3 +56,14 @@ async def test_a_method_is_released_on_its_object() -> None:
     service.client("n")
     assert not await release(service.client)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
     assert assert_type(await release(service.client, "n"), bool) is True
+
+
+async def test_all_of_a_factory_s_are_counted() -> None:
+    """A factory without arguments; what is no factory is refused."""
+    plain("n")
+    plain("m")
+    assert assert_type(await release_all(plain), int) == 2
+    with pytest.raises(TypeError):
+        await release_all(plain, "n")  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with pytest.raises(TypeError):
+        await release_all(1)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Callable
+import asyncio
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Literal, ParamSpec, TypeVar, assert_type, overload
@@ -162,6 +163,24 @@ async def test_context_managers_are_known_by_their_structure() -> None:
         assert assert_type(text, str) == "entered"
     async with sticky_singleton_acm(Swallows)() as number:
         assert assert_type(number, int) == 1
+
+
+async def test_it_can_be_awaited_for_the_value_that_a_block_would_get() -> None:
+    """`await make(...)` has the type of the block's value, and so has what gathers or waits for it."""
+    value = await connect("h")
+    assert assert_type(value, tuple[str, int, int]) == ("h", 80, 3)
+    assert assert_type(await collect(1), list[int]) == [1]
+    assert assert_type(await overloaded("text"), str) == ""
+    assert isinstance(assert_type(await overloaded(1), Entered), Entered)
+    text, number = await asyncio.gather(overloaded("text"), sticky_singleton_acm(Gives[int])(1))
+    assert (assert_type(text, str), assert_type(number, int)) == ("", 1)
+    waits: Awaitable[tuple[str, int, int]] = connect("h")
+    assert await waits is value
+    refused(lambda: connect("h", 80, 3))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+    with pytest.raises(AttributeError):
+        connect("h").count(80)  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    with pytest.raises(TypeError):
+        await Client("h")  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
 
 
 async def test_its_context_managers_go_wherever_context_managers_go() -> None:

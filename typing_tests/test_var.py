@@ -58,3 +58,15 @@ async def test_default_and_factory_are_no_pair_and_have_names() -> None:
     refused(lambda: LoopVar("v", 1))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
     refused(lambda: LoopVar(1, default=1))  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     LoopVar[int]("v", default="s")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
+
+
+async def test_it_is_closed_on_every_loop_by_a_call_without_arguments() -> None:
+    """`aclose` gives nothing; a function that closes is one of the value, or the variable has no type."""
+    closing = LoopVar("closing", factory=list[str], close=list[str].clear)
+    value = closing.get()
+    value.append("open")
+    assert_type(closing, LoopVar[list[str]])
+    assert_type(await closing.aclose(), None)
+    assert value == []
+    closing.set([1])  # type: ignore[list-item]  # pyright: ignore[reportArgumentType]
+    LoopVar("v", factory=list[str], close=bytes.hex)  # type: ignore[misc]  # pyright: ignore[reportArgumentType]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._cpython import running_loop_or_none
 from ._loop_state import attached_states
@@ -15,22 +15,61 @@ from ._wrapped_factory import WrappedFactory, cell_of
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from contextlib import AbstractContextManager
-    from types import CellType
+    from types import CellType, TracebackType
 
     from ._sticky_acm import StickyACM
     from ._typing import ACM
 
+    class _NoFunction:
+        """Nothing is one."""
+
+
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+F = TypeVar("F", bound="Callable[..., object]")
+G = TypeVar("G", bound="Callable[..., object]")
 
 _lock = threading.RLock()  # reentrant: the garbage collector may run any code while it is held
 
 
+# A type variable that both arguments decide becomes whatever both are. pyright compares what the one and the other have
+# decided when the block is entered. mypy does not, but it decides by the factory alone where the replacement is a union.
+MYPY = False
+
+if TYPE_CHECKING and not MYPY:
+
+    class _Override(Generic[T, R_co]):
+        """Can be entered if an ``R_co`` is a ``T``."""
+
+        def __init__(self, made: T) -> None: ...
+        def __enter__(self: _Override[R, R]) -> None: ...
+        def __exit__(
+            self, exc_type: type[BaseException] | None, exc_value: BaseException | None, traceback: TracebackType | None, /
+        ) -> None: ...
+
+    @overload
+    def override(  # pyright: ignore[reportOverlappingOverload]
+        factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[R]], /
+    ) -> _Override[T, R]: ...
+    @overload
+    def override(  # pyright: ignore[reportOverlappingOverload]
+        factory: Callable[P, T], replacement: Callable[P, R], /
+    ) -> _Override[T, R]: ...
+    @overload
+    def override(factory: F, replacement: G, /) -> _Override[F, G]: ...  # with overloads, or other parameters
+
+
 @overload
-def override(factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]], /) -> AbstractContextManager[None]: ...
+def override(  # pyright: ignore[reportOverlappingOverload]
+    factory: Callable[P, T], replacement: Callable[P, T] | _NoFunction, /
+) -> AbstractContextManager[None]: ...
 @overload
-def override(factory: Callable[P, T], replacement: Callable[P, T], /) -> AbstractContextManager[None]: ...
-def override(factory: Callable[..., Any], replacement: Callable[..., Any], /) -> AbstractContextManager[None]:
+def override(  # pyright: ignore[reportOverlappingOverload]
+    factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]] | _NoFunction, /
+) -> AbstractContextManager[None]: ...
+def override(factory: Any, replacement: Any, /) -> Any:
     """Return a context manager in whose block calls of a wrapped factory make from ``replacement``: for tests.
 
     That holds on every loop and in every thread, with values of their own, even where the factory had made some before;
@@ -47,9 +86,8 @@ def override(factory: Callable[..., Any], replacement: Callable[..., Any], /) ->
     :raises TypeError: if ``factory`` was not made by `singleton` or `sticky_singleton_acm`, or is bound to an instance; or if
         ``replacement`` cannot be called.
     """
-    given: Any = factory
-    bound_to: object = getattr(given, "__self__", None)
-    given = getattr(given, "__func__", given)
+    bound_to: object = getattr(factory, "__self__", None)
+    given: Any = getattr(factory, "__func__", factory)
     if given is not factory and not isinstance(bound_to, type):
         raise TypeError(
             f"argument 'factory' of override() must not be bound to an instance, as {describe_factory(factory)} is: pass the "
@@ -61,7 +99,7 @@ def override(factory: Callable[..., Any], replacement: Callable[..., Any], /) ->
             f"argument 'factory' of override() must be what singleton() or sticky_singleton_acm() has returned, "
             f"not {describe_factory(factory)}"
         )
-    if not callable(cast("object", replacement)):
+    if not callable(replacement):
         raise TypeError(
             f"argument 'replacement' of override() must be callable, not {type(replacement).__qualname__}: "
             f"pass a function with the factory's parameters, as in lambda *args, **kwargs: …"

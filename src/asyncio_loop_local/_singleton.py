@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
 from ._closing import check_close, made_to_be_closed
 from ._cpython import mark_coroutine_function
@@ -14,21 +14,26 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from ._loop_cache import CacheEntry
-    from ._typing import Key
+    from ._typing import Key, ReturnsBoth
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 
 _NOT_GIVEN: Any = object()
 
+if TYPE_CHECKING:
 
-class _Decorator(Protocol[T]):
-    """`singleton` that waits for a factory of values which ``close`` and ``valid`` take."""
+    class _Decorator(Generic[T]):
+        """`singleton` that waits for a factory of values which ``close`` and ``valid`` take."""
 
-    @overload
-    def __call__(self, factory: Callable[P, Coroutine[Any, Any, T]], /) -> Callable[P, Coroutine[Any, Any, T]]: ...
-    @overload
-    def __call__(self, factory: Callable[P, T], /) -> Callable[P, T]: ...
+        @overload  # what takes anything says nothing of the factory, which keeps its overloads
+        def __call__(self: _Decorator[object], factory: Callable[P, R], /) -> Callable[P, R]: ...
+        @overload
+        def __call__(self, factory: ReturnsBoth[P, R, Coroutine[Any, Any, T]], /) -> Callable[P, R]: ...
+        @overload
+        def __call__(self, factory: ReturnsBoth[P, R, T], /) -> Callable[P, R]: ...
+        def __call__(self, factory: Any, /) -> Any: ...
 
 
 @overload
@@ -36,16 +41,18 @@ def singleton(factory: Callable[P, T], /) -> Callable[P, T]: ...
 @overload
 def singleton(factory: Callable[P, T], /, *, key: Key | None) -> Callable[P, T]: ...
 @overload
-def singleton(*, key: Key | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+def singleton(  # pyright: ignore[reportOverlappingOverload]
+    *, key: Key | None = None
+) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
 @overload
 def singleton(
-    factory: Callable[P, Coroutine[Any, Any, T]],
+    factory: ReturnsBoth[P, R, Coroutine[Any, Any, T]],
     /,
     *,
     key: Key | None = None,
     close: Callable[[T], object] | None = None,
     valid: Callable[[T], object] | None = None,
-) -> Callable[P, Coroutine[Any, Any, T]]: ...
+) -> Callable[P, R]: ...
 @overload
 def singleton(
     factory: Callable[P, T],

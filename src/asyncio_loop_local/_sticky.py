@@ -9,13 +9,14 @@ from ._sticky_acm import StickyACM, sticky_call
 from ._wrapped_factory import wrapped
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
     from ._loop_cache import CacheEntry
-    from ._typing import ACM, Key
+    from ._typing import ACM, Key, ReturnsBoth
 
 P = ParamSpec("P")
 T = TypeVar("T")
+R = TypeVar("R")
 T_co = TypeVar("T_co", covariant=True)
 A = TypeVar("A", bound="ACM[object]")
 A_co = TypeVar("A_co", bound="ACM[object]", covariant=True)
@@ -43,6 +44,7 @@ if TYPE_CHECKING and not MYPY:
         """A `StickyACM` of what an overloaded factory makes."""
 
         async def __aenter__(self: _StickyACMOf[ACM[T]]) -> T: ...
+        def __await__(self: _StickyACMOf[ACM[T]]) -> Generator[Any, Any, T]: ...
 
     class _Decorator(Protocol):
         """`sticky_singleton_acm` that waits for its factory."""
@@ -62,10 +64,36 @@ if TYPE_CHECKING and not MYPY:
     ) -> Callable[P, StickyACM[T]]: ...
     @overload
     def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
-        factory: Callable[P, A], /, *, key: Key | None = None, valid: Callable[[Any], object] | None = None
+        factory: Callable[P, A], /, *, key: Key | None = None, valid: Callable[[object], object] | None = None
     ) -> Callable[P, _StickyACMOf[A]]: ...
     @overload
+    def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+        factory: ReturnsBoth[P, ACM[R], ACM[T]], /, *, key: Key | None = None, valid: Callable[[T], object] | None = None
+    ) -> Callable[P, StickyACM[R]]: ...
+    @overload
     def sticky_singleton_acm(*, key: Key | None = None) -> _Decorator: ...
+
+
+if TYPE_CHECKING:
+
+    class _DecoratorWithValid(Generic[T]):
+        """`sticky_singleton_acm` that waits for a factory of what gives values that ``valid`` takes."""
+
+        @overload  # what takes anything says nothing of the factory, which keeps its overloads
+        def __call__(  # pyright: ignore[reportOverlappingOverload]
+            self: _DecoratorWithValid[object], factory: Callable[P, ACM[R]], /
+        ) -> Callable[P, StickyACM[R]]: ...
+
+        if not MYPY:
+
+            @overload
+            def __call__(  # pyright: ignore[reportOverlappingOverload]
+                self: _DecoratorWithValid[object], factory: Callable[P, A], /
+            ) -> Callable[P, _StickyACMOf[A]]: ...
+
+        @overload
+        def __call__(self, factory: ReturnsBoth[P, ACM[R], ACM[T]], /) -> Callable[P, StickyACM[R]]: ...
+        def __call__(self, factory: Any, /) -> Any: ...
 
 
 @overload
@@ -83,7 +111,7 @@ def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
 @overload
 def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
     *, key: Key | None = None, valid: Callable[[T], object]
-) -> Callable[[Callable[P, ACM[T]]], Callable[P, StickyACM[T]]]: ...
+) -> _DecoratorWithValid[T]: ...
 def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None, valid: Any = None) -> Any:
     """Return a function whose calls give, per event loop and key, one `StickyACM` of what ``factory`` makes.
 

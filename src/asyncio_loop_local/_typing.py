@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Hashable
 
+P = ParamSpec("P")
 T_co = TypeVar("T_co", covariant=True)
+R_co = TypeVar("R_co", covariant=True)
 
 
 class ACM(Protocol[T_co]):
@@ -29,3 +31,14 @@ class Key(Protocol):
     """A function of a call's arguments, whatever it takes; not a ``Callable[...]``, in which mypy sees an Any."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Hashable: ...
+
+
+class ReturnsBoth(Protocol[P, R_co, T_co]):
+    """A function whose result is an ``R_co`` and a ``T_co``: so the one is inferred, and the other is checked."""
+
+    @overload
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R_co: ...
+    @overload
+    def __call__(  # type: ignore[overload-cannot-match]  # pyright: ignore[reportOverlappingOverload]  # that is how it is both
+        self, *args: P.args, **kwargs: P.kwargs
+    ) -> T_co: ...
