@@ -110,8 +110,8 @@ async def test_a_decorated_function_keeps_its_signature() -> None:
 
 async def test_a_key_must_be_hashable_and_its_function_callable() -> None:
     """A key that returns a list is refused by checkers; a key that is no function, at run time too."""
-    singleton(plain, key=by_list)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+    singleton(plain, key=by_list)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="'key'"):
-        singleton(plain, key="name")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        singleton(plain, key="name")  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     with pytest.raises(TypeError, match="'key'"):
         sticky_singleton_acm(connect, key=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -174,7 +174,7 @@ async def test_the_decorator_with_empty_parentheses_is_the_decorator() -> None:
 async def test_what_cannot_be_called_is_no_factory() -> None:
     """A value in the place of the function is refused by checkers and at run time."""
     with pytest.raises(TypeError, match="must be callable"):
-        singleton(1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
+        singleton(1)  # type: ignore[call-overload]  # pyright: ignore[reportArgumentType]
     refused(lambda: singleton(factory=repeat))  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue]
 
 

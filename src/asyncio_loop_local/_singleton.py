@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inspect import iscoroutinefunction
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, overload
 
 from ._closing import check_close, made_to_be_closed
 from ._cpython import mark_coroutine_function
@@ -30,28 +30,34 @@ if TYPE_CHECKING:
         @overload  # what takes anything says nothing of the factory, which keeps its overloads
         def __call__(self: _Decorator[object], factory: Callable[P, R], /) -> Callable[P, R]: ...
         @overload
-        def __call__(self, factory: ReturnsBoth[P, R, Coroutine[Any, Any, T]], /) -> Callable[P, R]: ...
+        def __call__(self, factory: ReturnsBoth[P, R, Coroutine[object, Never, T]], /) -> Callable[P, R]: ...
         @overload
         def __call__(self, factory: ReturnsBoth[P, R, T], /) -> Callable[P, R]: ...
         def __call__(self, factory: Any, /) -> Any: ...
 
 
+# Where `close` or `valid` is taken, one of them is required: overloads that match besides are ambiguous for mypy if the factory
+# takes Any.
 @overload
 def singleton(factory: Callable[P, T], /) -> Callable[P, T]: ...
 @overload
 def singleton(factory: Callable[P, T], /, *, key: Key | None) -> Callable[P, T]: ...
 @overload
-def singleton(  # pyright: ignore[reportOverlappingOverload]
-    *, key: Key | None = None
-) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
-@overload
 def singleton(
-    factory: ReturnsBoth[P, R, Coroutine[Any, Any, T]],
+    factory: ReturnsBoth[P, R, Coroutine[object, Never, T]],
     /,
     *,
     key: Key | None = None,
-    close: Callable[[T], object] | None = None,
+    close: Callable[[T], object] | None,
     valid: Callable[[T], object] | None = None,
+) -> Callable[P, R]: ...
+@overload
+def singleton(
+    factory: ReturnsBoth[P, R, Coroutine[object, Never, T]],
+    /,
+    *,
+    key: Key | None = None,
+    valid: Callable[[T], object] | None,
 ) -> Callable[P, R]: ...
 @overload
 def singleton(
@@ -59,13 +65,19 @@ def singleton(
     /,
     *,
     key: Key | None = None,
-    close: Callable[[T], object] | None = None,
+    close: Callable[[T], object] | None,
     valid: Callable[[T], object] | None = None,
 ) -> Callable[P, T]: ...
 @overload
+def singleton(factory: Callable[P, T], /, *, key: Key | None = None, valid: Callable[[T], object] | None) -> Callable[P, T]: ...
+@overload
+def singleton(*, key: Key | None = None) -> Callable[[Callable[P, T]], Callable[P, T]]: ...
+@overload
 def singleton(
-    *, key: Key | None = None, close: Callable[[T], object] | None = None, valid: Callable[[T], object] | None = None
+    *, key: Key | None = None, close: Callable[[T], object] | None, valid: Callable[[T], object] | None = None
 ) -> _Decorator[T]: ...
+@overload
+def singleton(*, key: Key | None = None, valid: Callable[[T], object] | None) -> _Decorator[T]: ...
 def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = None, valid: Any = None) -> Any:
     """Return a function that calls ``factory`` once per event loop and key, and returns its result from then on.
 

@@ -68,7 +68,7 @@ if TYPE_CHECKING and not MYPY:
     ) -> Callable[P, _StickyACMOf[A]]: ...
     @overload
     def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
-        factory: ReturnsBoth[P, ACM[R], ACM[T]], /, *, key: Key | None = None, valid: Callable[[T], object] | None = None
+        factory: ReturnsBoth[P, ACM[R], ACM[T]], /, *, key: Key | None = None, valid: Callable[[T], object]
     ) -> Callable[P, StickyACM[R]]: ...
     @overload
     def sticky_singleton_acm(*, key: Key | None = None) -> _Decorator: ...
@@ -102,16 +102,22 @@ def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
 ) -> Callable[P, StickyACM[T]]: ...
 @overload
 def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
-    factory: Callable[P, ACM[T]], /, *, key: Key | None = None, valid: Callable[[T], object] | None = None
+    factory: Callable[P, ACM[T]], /, *, key: Key | None
+) -> Callable[P, StickyACM[T]]: ...
+@overload
+def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+    factory: Callable[P, ACM[T]], /, *, key: Key | None = None, valid: Callable[[object], object] | None
+) -> Callable[P, StickyACM[T]]: ...
+@overload
+def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
+    factory: Callable[P, ACM[T]], /, *, key: Key | None = None, valid: Callable[[T], object] | None
 ) -> Callable[P, StickyACM[T]]: ...
 @overload
 def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
     *, key: Key | None = None
 ) -> Callable[[Callable[P, ACM[T]]], Callable[P, StickyACM[T]]]: ...
 @overload
-def sticky_singleton_acm(  # pyright: ignore[reportOverlappingOverload]
-    *, key: Key | None = None, valid: Callable[[T], object]
-) -> _DecoratorWithValid[T]: ...
+def sticky_singleton_acm(*, key: Key | None = None, valid: Callable[[T], object] | None) -> _DecoratorWithValid[T]: ...
 def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None, valid: Any = None) -> Any:
     """Return a function whose calls give, per event loop and key, one `StickyACM` of what ``factory`` makes.
 

@@ -34,11 +34,15 @@ BLOCKS = {  # each way to wrap a factory of asynchronous context managers
     "sticky_singleton_acm(f)": "sticky_singleton_acm({})",
     "sticky_singleton_acm(key=…)(f)": "sticky_singleton_acm(key=shapes.any_key)({})",
     "sticky_singleton_acm(f, key=…)": "sticky_singleton_acm({}, key=shapes.any_key)",
+    "sticky_singleton_acm(valid=…)(f)": "sticky_singleton_acm(valid=shapes.any_value)({})",
+    "sticky_singleton_acm(f, valid=…)": "sticky_singleton_acm({}, valid=shapes.any_value)",
 }
 RESULTS = {  # each way to wrap any factory
     "singleton(f)": "singleton({})",
     "singleton(key=…)(f)": "singleton(key=shapes.any_key)({})",
     "singleton(f, key=…)": "singleton({}, key=shapes.any_key)",
+    "singleton(close=…, valid=…)(f)": "singleton(close=shapes.any_value, valid=shapes.any_value)({})",
+    "singleton(f, close=…, valid=…)": "singleton({}, close=shapes.any_value, valid=shapes.any_value)",
 }
 FORMS = (*BLOCKS, *RESULTS)
 

@@ -34,6 +34,10 @@ def any_key(*args: object, **kwargs: object) -> Hashable:
     return (args, tuple(sorted(kwargs)))
 
 
+def any_value(value: object) -> None:
+    """What closes any value, or finds none good."""
+
+
 class Entered:
     """What gives itself when it is entered."""
 
