@@ -140,7 +140,7 @@ def interpreter(directory: Path | None) -> Generator[str]:
     python = directory.absolute() / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
     if not python.exists():
         venv.create(directory, with_pip=True)
-    command = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "psutil", *PACKAGES]
+    command = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "psutil", *PACKAGES]
     subprocess.run(command, check=True, env={**os.environ, "PYTHONPATH": ""})
     yield str(python)
 

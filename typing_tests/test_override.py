@@ -58,6 +58,10 @@ def one(value: T) -> list[T]:
     return [value]
 
 
+def one_set(value: T) -> set[T]:
+    return {value}
+
+
 @asynccontextmanager
 async def opened(host: str) -> AsyncGenerator[Connection]:
     yield Connection(host)
@@ -179,6 +183,14 @@ async def test_other_parameters_are_refused() -> None:
     with override(make_later, lambda: connect("h")):  # type: ignore[arg-type, misc]  # pyright: ignore[reportGeneralTypeIssues]
         pass
     with override(make_client, gives_other):  # type: ignore[arg-type]  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+
+
+async def test_what_a_generic_or_overloaded_factory_makes_is_compared_by_pyright_alone() -> None:
+    """mypy joins what both decide, and takes either."""
+    with override(make_pair, one_set):  # pyright: ignore[reportGeneralTypeIssues]
+        pass
+    with override(overloaded, with_more):  # pyright: ignore[reportGeneralTypeIssues]
         pass
 
 

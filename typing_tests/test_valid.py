@@ -124,6 +124,16 @@ async def test_what_takes_another_value_is_refused() -> None:
         sticky_singleton_acm(Client, valid=1)  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
+async def test_a_lambda_before_its_factory_has_no_type() -> None:
+    """The decorator has its type before it gets the factory."""
+
+    @singleton(valid=lambda each: not each.closed)  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    def before(host: str) -> Connection:
+        return Connection(host)
+
+    assert assert_type(before("h"), Connection).address == ("h", 80)
+
+
 async def test_a_real_session_is_asked_whether_it_is_closed() -> None:
     """`aiohttp.ClientSession` and a lambda."""
     make = sticky_singleton_acm(aiohttp.ClientSession, valid=lambda session: not session.closed)
