@@ -366,8 +366,8 @@ async def test_overlapping_blocks(first_to_end: int) -> None:
 async def test_blocks_of_different_factories_are_independent() -> None:
     """What one block replaces is of no concern to another factory."""
     one, other = singleton(Value), singleton(Value)
-    with override(one, fake):
-        with override(other, lambda name="": Value(f"second{name}")):
+    with override(one, lambda name="fake": Value(name)):
+        with override(other, lambda name="second": Value(name)):
             assert [one().name, other().name] == ["fake", "second"]
         assert [one().name, other().name] == ["fake", "own"]
 

@@ -7,13 +7,14 @@ imported. ``_watch`` has the checks.
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, ExitStack
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar, overload
 
 import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
+    from contextlib import AbstractContextManager
 
     from asyncio_loop_local import StickyACM
     from asyncio_loop_local._typing import ACM
@@ -52,11 +53,11 @@ def loop_local_override() -> Generator[LoopLocalOverride]:
     """
     from asyncio_loop_local import override  # noqa: PLC0415  # only a test that uses the fixture imports the library
 
+    any_override: Callable[..., AbstractContextManager[None]] = override
     with ExitStack() as stack:
 
         def begin(factory: Any, replacement: Any, /) -> None:
-            block: AbstractContextManager[None] = override(factory, replacement)
-            stack.enter_context(block)
+            stack.enter_context(any_override(factory, replacement))
 
         yield begin
 
