@@ -53,11 +53,10 @@ def loop_local_override() -> Generator[LoopLocalOverride]:
     """
     from asyncio_loop_local import override  # noqa: PLC0415  # only a test that uses the fixture imports the library
 
-    any_override: Callable[..., AbstractContextManager[None]] = override
     with ExitStack() as stack:
 
         def begin(factory: Any, replacement: Any, /) -> None:
-            stack.enter_context(any_override(factory, replacement))
+            stack.enter_context(override(factory, replacement))  # pyright: ignore[reportUnknownArgumentType]  # it is any of them
 
         yield begin
 
