@@ -14,7 +14,6 @@ import pytest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
-    from contextlib import AbstractContextManager
 
     from asyncio_loop_local import StickyACM
     from asyncio_loop_local._typing import ACM
