@@ -118,7 +118,7 @@ NO_ACM: dict[str, tuple[Callable[[], object], str, str]] = {
     "class": (lambda: Acm, "class Acm", "call the class"),
     "sync manager": (SyncManager, "synchronous context manager, of class SyncManager", "asynccontextmanager"),
     "sync manager function": (sync_manager, "synchronous context manager", "asynccontextmanager"),
-    "with aclose": (Closing, "object of class Closing", "contextlib.aclosing"),
+    "with aclose": (Closing, "object of class Closing", "close=Closing.aclose"),
     "half an ACM": (HalfAcm, "object of class HalfAcm", "__aexit__"),
     "methods on the instance": (OnInstance, "object of class OnInstance", "__aexit__"),
     "object": (Plain, "object of class Plain", "__aenter__ and __aexit__"),

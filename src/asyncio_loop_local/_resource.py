@@ -442,6 +442,9 @@ def checked_acm(acm: ACM[T], *, where: str) -> ACM[T]:
         advice = "what it returns is needed: call it"
     else:
         what = f"an object of class {kind.__qualname__}"
-        if hasattr(kind, "aclose"):
-            advice = "wrap it in contextlib.aclosing()"
+        closing = next((name for name in ("aclose", "close") if callable(getattr(kind, name, None))), None)
+        if hasattr(kind, "__aenter__"):
+            advice = "its class has no __aexit__: write one"
+        elif closing is not None:
+            advice = f"wrap it with singleton(…, close={kind.__qualname__}.{closing})"
     raise TypeError(f"{where} got {what}, which is no asynchronous context manager: {advice}")

@@ -63,6 +63,17 @@ class StickyACM(Generic[T_co]):
         async with self as value:
             return value
 
+    if not TYPE_CHECKING:  # or checkers would take every attribute for one of its own
+
+        def __getattr__(self, name: str) -> Any:
+            """Say that an attribute of the value was meant."""
+            message = f"{type(self).__name__!r} object has no attribute {name!r}"
+            if not name.startswith("_"):
+                message += (
+                    f": it is the entered value's, as in 'async with make() as value: value.{name}' or '(await make()).{name}'"
+                )
+            raise AttributeError(message, name=name, obj=self)
+
     def __repr__(self) -> str:
         """Return what it would enter."""
         return f"<{type(self).__name__} of {type(self._acm).__qualname__}>"

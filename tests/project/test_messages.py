@@ -222,6 +222,11 @@ async def cancelled(awaitable: Awaitable[object]) -> None:
         await task
 
 
+class OnlyEnters:
+    async def __aenter__(self) -> None:
+        pass
+
+
 class Service:
     @singleton
     def client(self) -> str:
@@ -264,6 +269,9 @@ CASES.update(
         "a LoopVar without a value": lambda: any_var("v").get(),
         "reset by an object that is no token": lambda: any_reset(any_var("v"))(ContextVar("v", default=1)),
         "reset by a token of another LoopVar": lambda: any_var("w").reset(any_var("v").set(1)),
+        "an object without __aexit__": lambda: any_enter(OnlyEnters()),
+        "an attribute of the value": lambda: any_sticky(database)("h").execute,
+        "a private attribute": lambda: any_sticky(database)("h")._execute,
         "send a value to a shared coroutine": lambda: token("me").send(3),
         "close is a string": lambda: any_singleton(database, close="aclose"),
         "valid is a string": lambda: any_sticky(database, valid="is_open"),
