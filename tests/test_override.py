@@ -205,6 +205,35 @@ async def test_valid_of_a_sticky_factory_in_whose_block_the_override_ends() -> N
 
 
 @on_each_loop
+async def test_valid_of_a_sticky_factory_whose_enter_the_end_of_the_override_meets() -> None:
+    """A block that waits for the replacement's enter when the override ends holds the value until it is left."""
+
+    def is_open(resource: Recorded) -> bool:
+        return resource.is_open
+
+    make = sticky_singleton_acm(Recorded, valid=is_open)
+    waiting = Recorded()
+    waiting.may_enter.clear()
+    may_leave = asyncio.Event()
+
+    async def hold() -> bool:
+        async with make() as resource:
+            await may_leave.wait()
+            return resource.is_open
+
+    with any_override(make, lambda: waiting):
+        holding = asyncio.create_task(hold())
+        await waiting.entering.wait()
+    waiting.may_enter.set()
+    await turns()
+    assert waiting.log == enters("r")
+    may_leave.set()
+    assert await holding is True
+    await turns()
+    assert waiting.log == [*enters("r"), *exits("r")]
+
+
+@on_each_loop
 async def test_key() -> None:
     """`key=` says for the replacement, too, which calls are the same."""
 
@@ -285,6 +314,37 @@ async def test_class_methods_and_static_ones() -> None:
     with override(Service.static, lambda port: f"fake {port}"):
         assert [Service.static(1), Subservice("s").static(port=1)] == ["fake 1", "fake 1"]
     assert Service.static(1) == "static 1"
+
+
+@on_each_loop
+async def test_calls_of_a_class_method_are_the_same_as_those_of_the_replacement() -> None:
+    """By position or by name, with a default or without; also where the replacement is a coroutine function, or written in C."""
+
+    class Client:
+        @classmethod
+        @singleton
+        def plain(cls, port: int = 80) -> object:
+            return port
+
+        @classmethod
+        @singleton
+        async def coroutine(cls, port: int = 80) -> object:
+            return port
+
+    def replacement(port: int = 80) -> object:
+        return [port]
+
+    async def coroutine_replacement(port: int = 80) -> object:
+        return [port]
+
+    with override(Client.plain, replacement):
+        assert Client.plain() is Client.plain(80) is Client.plain(port=80)
+        assert Client.plain() == [80]
+    with override(Client.coroutine, coroutine_replacement):
+        assert await Client.coroutine() is await Client.coroutine(80) is await Client.coroutine(port=80)
+        assert await Client.coroutine() == [80]
+    with any_override(Client.plain, type):
+        assert Client.plain(80) is int
 
 
 @on_each_loop

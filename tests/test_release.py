@@ -1050,6 +1050,38 @@ async def test_release_all_by_what_an_enter_waits_for_is_refused_and_nothing_is_
 
 
 @on_each_loop
+async def test_release_all_with_an_argument_whose_hash_fails_by_then_loses_no_exit(log: list[str]) -> list[str]:
+    """The error of the hash is raised, and what was to be exited is exited all the same, at the latest with the loop."""
+
+    class Fickle:
+        fails = False
+
+        def __hash__(self) -> int:
+            if Fickle.fails:
+                raise ValueError("no hash any more")
+            return 1
+
+        def __eq__(self, other: object) -> bool:
+            return self is other
+
+    @sticky_singleton_acm
+    def make(argument: object) -> Recorded:
+        return Recorded(log, str(type(argument).__name__))
+
+    await make(1)
+    await make(Fickle())
+    await make("text")
+    del log[:]
+    Fickle.fails = True
+    with pytest.raises(ValueError, match="no hash any more"):
+        await release_all(make)
+    await turns()
+    Fickle.fails = False
+    assert sorted(log) == sorted(exits("int", "Fickle", "str"))
+    return log
+
+
+@on_each_loop
 async def test_another_resource_may_release_all() -> None:
     """A resource's own code lets go of what it does not use, and what it uses itself is refused."""
     factory = Factory()

@@ -90,10 +90,10 @@ def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper
     if is_coroutine(value):
         return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
     entry.resource, entry.valid = resource, entry.factory.valid
-    resource.open_with(_Closing(close).holds(value), value)
     node = running_node()
     if node is not None:
-        resource.note_user(node)
+        resource.note_user(node)  # before it is open: where everything ends, what nothing uses is closed as soon as it is open
+    resource.open_with(_Closing(close).holds(value), value)
     return value
 
 

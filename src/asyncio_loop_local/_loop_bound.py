@@ -236,6 +236,7 @@ class LoopBound(Exitable):
         if self.state in EXIT:
             before = self.state
             self.happens(EXIT)
+            self.invalidate()  # before its exit runs, whose code would find it
             try:
                 self.run_task(self.finish(None), at_once=at_once)
             except BaseException:
@@ -243,7 +244,6 @@ class LoopBound(Exitable):
                     self.state = before
                 raise
             self.exits.remove(self)
-            self.invalidate()
 
     async def finish(self, cause: BaseException | None) -> None:
         """Run the last part of its life: the exit, then the end of the tasks that it leaves behind."""

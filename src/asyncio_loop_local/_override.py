@@ -116,11 +116,15 @@ def override(factory: Any, replacement: Any, /) -> Any:
 def _without_class(replacement: Callable[..., Any]) -> Callable[..., Any]:
     """Return a replacement for the function of a class method, which gets the class besides what its callers pass."""
 
-    @functools.wraps(replacement)
+    @functools.wraps(replacement, updated=())
     def of_class(_cls: type, /, *args: Any, **kwargs: Any) -> Any:
         return replacement(*args, **kwargs)
 
-    del of_class.__wrapped__  # the signature is this one's
+    del of_class.__wrapped__
+    with suppress(TypeError, ValueError):  # it has no signature that could be read, as some that are written in C
+        parameters = inspect.signature(replacement).parameters.values()
+        first = inspect.Parameter("_cls", inspect.Parameter.POSITIONAL_ONLY)
+        vars(of_class)["__signature__"] = inspect.Signature([first, *parameters])
     return of_class
 
 

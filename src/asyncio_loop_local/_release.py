@@ -92,11 +92,11 @@ async def release_all(factory: Callable[..., object], /) -> int:
         _refuse(resource, "release_all()", but=remaining)
     errors: list[BaseException] = []
     with _waits_for(remaining):
-        for entry in entries:
-            if entry.resource is not None:
-                cache.releasing[entry.key] = entry.resource
-            entry.invalidate()
         try:
+            for entry in entries:
+                if entry.resource is not None:
+                    cache.releasing[entry.key] = entry.resource
+                entry.invalidate()
             while remaining:
                 resource = _next_to_exit(remaining)
                 own = remaining.pop(resource)
@@ -104,7 +104,7 @@ async def release_all(factory: Callable[..., object], /) -> int:
                 if error is not None:
                     errors.append(noted(error, resource.label))
         finally:
-            for resource, own in remaining.items():  # this was cancelled
+            for resource, own in remaining.items():  # this was cancelled, or the hash of an argument failed
                 if own is not None:
                     resource.retire()
     try:
