@@ -6,6 +6,7 @@ import asyncio
 import contextvars
 import functools
 import logging
+import os
 import pickle
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -28,6 +29,7 @@ from asyncio_loop_local import (
 )
 from closing import COROUTINE_KINDS, KINDS, PLAIN_KINDS, Client, Clients, closes
 from conftest import Run
+from loop_programs import each_kind_of_loop, run_script, without_asyncios_own
 from recording import Recorded, cancel, enters, exits, keep, on_each_loop, reports_of_this_loop, turns, use, wait_for_gate
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
@@ -635,6 +637,154 @@ async def test_close_cannot_release_what_it_closes(kind: str) -> None:
     await clients.get()
     assert await clients.release()
     assert [message.partition(" was called from inside ")[0] for message in refused] == ["release()", "aclose()"]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_ctrl_c_in_a_sync_close_is_raised_after_the_others(run: Run, error: type[BaseException]) -> None:
+    """Ctrl-C, or `SystemExit`, in a ``close`` that blocks is raised at the end of the loop, after the others are closed."""
+    log: list[str] = []
+
+    def close(_: object) -> None:
+        log.append("closing")
+        raise error("in close")
+
+    async def main() -> None:
+        for name in ("1", "2"):
+            await Clients(log, "function").get(name)
+        singleton(lambda: 1, close=close)()
+
+    with pytest.raises(error, match="in close"):
+        run(main())
+    assert log == ["closing", *closes("2", "1")]
+
+
+# The process ends, or forks; a loop is dropped.
+
+CLIENTS = """
+from asyncio_loop_local import LoopVar, singleton
+program = os.getpid()
+
+class Client:
+    def __init__(self, name):
+        self.name = name
+    async def aclose(self):
+        await asyncio.sleep(0)
+        note("closed", self.name, "in", "program" if os.getpid() == program else "child")
+
+async def connect(name):
+    return Client(name)
+
+function, coroutine_function = singleton(Client, close=Client.aclose), singleton(connect, close=Client.aclose)
+variable = LoopVar("variable", factory=lambda: Client("of variable"), close=Client.aclose)
+
+async def main():
+    function("of function")
+    await coroutine_function("of coroutine")
+    variable.get()
+"""
+CLOSED = [f"closed {name} in program" for name in ("of variable", "of coroutine", "of function")]
+NAMES = ("LoopVar 'variable'", "connect('of coroutine')", "Client('of function')")
+
+
+@each_kind_of_loop
+def test_they_are_closed_at_the_interpreters_exit(loop_kind: str) -> None:
+    """A loop that is still open when the interpreter exits closes its values then; the warning names them."""
+    printed, stderr = run_script(
+        loop_kind, CLIENTS + "loop = new_loop()\nloop.run_until_complete(main())\nnote('end of program')"
+    )
+    assert printed == ["end of program", *CLOSED]
+    (warning,) = without_asyncios_own(stderr)
+    assert "was still open when the interpreter exited" in warning
+    assert all(name in warning for name in NAMES)
+
+
+def test_a_dropped_loop_closes_nothing_and_says_so() -> None:
+    """A loop that is dropped unclosed cannot close its values: it gives one warning, which names them, and nothing else."""
+    printed, stderr = run_script(
+        "asyncio", CLIENTS + "loop = new_loop()\nloop.run_until_complete(main())\ndel loop\ngc.collect()\nnote('dropped')"
+    )
+    assert printed == ["dropped"]
+    (warning,) = without_asyncios_own(stderr)
+    assert "was dropped without being closed, so what it held was never exited" in warning
+    assert all(name in warning for name in NAMES)
+
+
+FORK = """
+import warnings
+warnings.simplefilter("ignore", DeprecationWarning)  # of forking with threads, which the tests of loops may have
+
+def fork(in_child):
+    pid = os.fork()
+    if not pid:
+        in_child()
+        os._exit(0)
+    assert os.waitpid(pid, 0)[1] == 0
+
+def run(main):
+    with asyncio.Runner(loop_factory=new_loop) as runner:
+        return runner.run(main)
+
+async def close_variable():
+    await variable.aclose()
+    await main()
+
+"""
+forks = pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
+
+
+@forks
+@each_kind_of_loop
+def test_a_child_of_a_fork_closes_only_its_own(loop_kind: str) -> None:
+    """A child closes nothing of its parent's, though it closes the variable everywhere; it makes and closes its own."""
+    printed, stderr = run_script(
+        loop_kind,
+        CLIENTS
+        + FORK
+        + """
+async def in_parent():
+    await main()
+    fork(lambda: run(close_variable()))
+    await main()
+
+run(in_parent())
+""",
+    )
+    assert printed == [*(line.replace("program", "child") for line in CLOSED), *CLOSED]
+    assert without_asyncios_own(stderr) == []
+
+
+@forks
+@each_kind_of_loop
+@pytest.mark.parametrize(
+    "make", ["singleton(factory, close=Client.aclose)", "LoopVar('v', factory=factory, close=Client.aclose).get"]
+)
+def test_a_child_forked_by_a_factory_goes_on(loop_kind: str, make: str) -> None:
+    """A factory that forks has its value in the child too, where nothing closes it, though it has started a task before."""
+    printed, stderr = run_script(
+        loop_kind,
+        CLIENTS
+        + FORK
+        + f"""
+def factory():
+    client = Client("forking")
+    client.task = asyncio.create_task(asyncio.sleep(3600))
+    pid = os.fork()
+    if pid:
+        os.waitpid(pid, 0)
+    return client
+
+async def in_parent():
+    global make
+    make = {make}
+    note("made", make().name, "in", "program" if os.getpid() == program else "child")
+    if os.getpid() != program:
+        os._exit(0)
+
+run(in_parent())
+""",
+    )
+    assert printed == ["made forking in child", "made forking in program", "closed forking in program"]
+    assert without_asyncios_own(stderr) == []
 
 
 # A function that makes its own call.
