@@ -910,7 +910,7 @@ async def test_a_coroutine_is_one_to_all_that_take_one(log: list[str], kind: str
         task = group.create_task(coroutine)
     client = await coroutine
     assert task.result() is client
-    assert await asyncio.gather(coroutine) == [client]
+    assert [*await asyncio.gather(coroutine)] == [client]
     assert await asyncio.wait_for(coroutine, 10) is await clients.make() is client
     return closes("0")
 

@@ -85,9 +85,11 @@ class ValuesToClose(Generic[T]):
         self._resources.pop(id(resource), None)
 
     def _open(self, resource: _ResourceOfVariable, value: T, state: LoopState | None) -> None:
-        held = _Held(value, self._close, resource)
+        handover = _Handover(resource)
+        held = _Held(value, self._close, handover)
+        handover.held = ref(held)
         self._resources[id(resource)] = ref(resource)
-        resource.open_with(_Handover(held), None)
+        resource.open_with(handover, None)
         if state is not None:
             self._by_loop[state] = held
             self.find(state)
@@ -114,13 +116,16 @@ class ValuesToClose(Generic[T]):
 class _Held(Generic[T]):
     """A value that its variable holds. When that lets go of it, the loop's resource gets it, and exits."""
 
-    __slots__ = ("__weakref__", "_to_close", "handover", "resource", "value")
+    __slots__ = ("__weakref__", "_handover", "_to_close", "value")
 
-    def __init__(self, value: T, close: Callable[[T], object], resource: _ResourceOfVariable) -> None:
+    def __init__(self, value: T, close: Callable[[T], object], handover: _Handover) -> None:
         self.value = value
         self._to_close = [(value, close)]
-        self.resource = ref(resource)
-        self.handover: _Handover | None = None
+        self._handover = handover
+
+    def resource(self) -> Resource[Any] | None:
+        """Return the resource that closes the value, if it is still there."""
+        return self._handover.resource()
 
     def take(self) -> tuple[Any, Callable[[Any], object]] | None:
         """Return the value and what closes it, once: to its exit, or to what hands it over in another thread."""
@@ -130,9 +135,10 @@ class _Held(Generic[T]):
             return None
 
     def __del__(self) -> None:
-        handover, taken = self.handover, self.take()
-        if handover is None or taken is None:
+        taken = self.take()
+        if taken is None:
             return  # its exit has taken it
+        handover = self._handover
         handover.value = taken
         if handover.is_over:
             warnings.warn(
@@ -141,22 +147,25 @@ class _Held(Generic[T]):
                 ResourceWarning,
                 stacklevel=2,
             )
-        resource = self.resource()
+        resource = handover.resource()
         if resource is not None and resource.state is OPEN:
             with suppress(RuntimeError):  # the loop has just been closed
                 resource.exits.loop.call_soon_threadsafe(resource.retire)
 
 
 class _Handover:
-    """The asynchronous context manager that closes a value which its variable holds, or has handed over."""
+    """The asynchronous context manager that closes a value which its variable holds, or has handed over.
 
-    __slots__ = ("_held", "is_over", "value")
+    The weak reference to the resource is here: in the variable, the collector would clear it before ``__del__`` runs.
+    """
 
-    def __init__(self, held: _Held[Any]) -> None:
-        self._held = ref(held)
+    __slots__ = ("held", "is_over", "resource", "value")
+
+    def __init__(self, resource: _ResourceOfVariable) -> None:
+        self.resource = ref(resource)
+        self.held: ref[_Held[Any]] | None = None
         self.value: tuple[Any, Callable[[Any], object]] | None = None
         self.is_over = False
-        held.handover = self
 
     async def __aenter__(self) -> None:
         """It is open from the beginning."""
@@ -168,7 +177,7 @@ class _Handover:
         _traceback: TracebackType | None,
         /,
     ) -> None:
-        held = self._held()
+        held = None if self.held is None else self.held()
         taken = None if held is None else held.take()
         taken, self.value = taken or self.value, None
         del held
