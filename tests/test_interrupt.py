@@ -12,7 +12,7 @@ import pytest
 
 _HUNG = """
     import asyncio, sys
-    from asyncio_loop_local import enter
+    from asyncio_loop_local import LoopVar, enter, singleton
     import uvloop
 
     class Resource:
@@ -31,9 +31,16 @@ _HUNG = """
                         raise
             print("exited", self.name, flush=True)
 
+    variables = []
+
     async def main():
         for resource in Resource("1"), Resource("2", hangs=True, stubborn="stubborn" in sys.argv), Resource("3"):
-            await enter(resource)
+            match sys.argv[2]:
+                case "entered": await enter(resource)
+                case "with close=": singleton(lambda: resource, close=Resource.__aexit__)()
+                case "of a variable":
+                    variables.append(LoopVar("variable", close=Resource.__aexit__))
+                    variables[-1].set(resource)
 
     def by_hand(loop):
         loop.run_until_complete(main())
@@ -83,9 +90,10 @@ def with_interrupts(*arguments: str, interrupt_at: list[str]) -> list[str]:
 
 @pytest.mark.parametrize("end", ["run", "uvloop", "close", "close-uvloop"])
 @pytest.mark.parametrize("stubborn", [False, True])
-def test_ctrl_c_gets_the_user_out_of_a_hung_exit(end: str, stubborn: bool) -> None:
+@pytest.mark.parametrize("opened", ["entered", "with close=", "of a variable"])
+def test_ctrl_c_gets_the_user_out_of_a_hung_exit(end: str, opened: str, stubborn: bool) -> None:
     """It cancels the exit in progress, the others run, then KeyboardInterrupt is raised; a second one leaves a stubborn exit."""
-    arguments = [end, *(["stubborn"] if stubborn else [])]
+    arguments = [end, opened, *(["stubborn"] if stubborn else [])]
     assert with_interrupts(*arguments, interrupt_at=["exit 2", *(["cancelled 2"] if stubborn else [])]) == [
         *("exit 3", "exited 3"),
         *("exit 2", "cancelled 2"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from asyncio import get_running_loop
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 from ._resource import Resource
 from ._shared_coroutine import FirstCoroutine, ReusableCoroutine, first_coroutine, is_coroutine
@@ -86,14 +86,15 @@ def check_close(close: object, *, where: str) -> None:
 def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper: Callable[..., Any]) -> Any:
     """Call the factory of an entry, and return its value, or the coroutine of it, as a resource that ``close`` ends."""
     resource: Resource[Any] = Resource(entry.exits, None, entry)
-    value = resource.run_factory(entry.call_factory)
-    if is_coroutine(value):
-        return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
-    entry.resource, entry.valid = resource, entry.factory.valid
-    node = running_node()
-    if node is not None:
-        resource.note_user(node)  # before it is open: where everything ends, what nothing uses is closed as soon as it is open
-    resource.open_with(_Closing(close).holds(value), value)
+    with entry.exits.undisturbed():
+        value = resource.run_factory(entry.call_factory)
+        if is_coroutine(value) or isinstance(cast("object", value), ReusableCoroutine):
+            return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
+        entry.resource, entry.valid = resource, entry.factory.valid
+        resource.open_with(_Closing(close).holds(value), value)
+        node = running_node()
+        if node is not None:
+            resource.note_user(node)
     return value
 
 

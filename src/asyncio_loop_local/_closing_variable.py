@@ -15,14 +15,13 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from ._loop_bound import OPEN
+from ._loop_bound import ENDED, FORKED, OPEN, State
 from ._resource import Resource, Unpublished
 from ._secrets import safe_repr
-from ._wait_graph import running_node
+from ._wait_graph import register_wait, running_node
 from ._waiters import noted
 
 if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
     from collections.abc import Callable
     from types import TracebackType
 
@@ -31,17 +30,20 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 _SECONDS_BETWEEN_LOOKS = 0.05
+_FAILED = "the exit of {} failed"
+_NOT_ENDED = frozenset(State) - {ENDED, FORKED}
 
 
 class ValuesToClose(Generic[T]):
     """The values of one variable, by loop; lives as long as the variable."""
 
-    __slots__ = ("__weakref__", "_by_loop", "_close", "name")
+    __slots__ = ("__weakref__", "_by_loop", "_close", "_resources", "name")
 
     def __init__(self, name: str, close: Callable[[T], object]) -> None:
         self.name = name
         self._close = close
         self._by_loop: WeakKeyDictionary[LoopState, _Held[T]] = WeakKeyDictionary()
+        self._resources: dict[int, ref[_ResourceOfVariable]] = {}  # all that have not ended, by their ids
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Another process has loops and values of its own."""
@@ -57,14 +59,16 @@ class ValuesToClose(Generic[T]):
     def make(self, state: LoopState, make: Callable[[], T]) -> T:
         """Make the value of this loop. One that `make` itself has made meanwhile counts; the other one is closed at once."""
         resource = _ResourceOfVariable(self, state)
-        value = resource.run_factory(make)
-        meanwhile = self.find(state)
-        self._open(resource, value, state if meanwhile is None else None)
+        with state.exits.undisturbed():
+            value = resource.run_factory(make)
+            meanwhile = self.find(state)
+            self._open(resource, value, state if meanwhile is None else None)
         return value if meanwhile is None else meanwhile.value
 
     def set(self, state: LoopState, value: T) -> None:
         """Let this be the loop's value; the one before is closed."""
-        self._open(_ResourceOfVariable(self, state), value, state)
+        with state.exits.undisturbed():
+            self._open(_ResourceOfVariable(self, state), value, state)
 
     def discard(self, state: LoopState) -> None:
         """Close the value of this loop at its next turn, if there is one."""
@@ -76,9 +80,16 @@ class ValuesToClose(Generic[T]):
         if held is not None and held.resource() is resource:
             del self._by_loop[state]
 
+    def ended(self, resource: Resource[Any]) -> None:
+        """Its exit is over."""
+        self._resources.pop(id(resource), None)
+
     def _open(self, resource: _ResourceOfVariable, value: T, state: LoopState | None) -> None:
-        held = _Held(value, self._close, resource)
-        resource.open_with(_Handover(held), None)
+        handover = _Handover(resource)
+        held = _Held(value, self._close, handover)
+        handover.held = ref(held)
+        self._resources[id(resource)] = ref(resource)
+        resource.open_with(handover, None)
         if state is not None:
             self._by_loop[state] = held
             self.find(state)
@@ -86,10 +97,13 @@ class ValuesToClose(Generic[T]):
     async def aclose(self) -> None:
         """Close the values of all loops that run, each on its own loop."""
         running = asyncio.get_running_loop()
-        resources = [resource for held in list(self._by_loop.values()) if (resource := held.resource()) is not None]
-        elsewhere = [each for each in resources if each.loop is not running and each.loop.is_running()]
-        outcomes = [_outcome_of(_release_on_its_loop(each), each.loop) for each in elsewhere]
+        resources = [resource for each in list(self._resources.values()) if (resource := each()) and resource.state in _NOT_ENDED]
         here = [each for each in resources if each.loop is running]
+        for each in here:
+            for node in register_wait(each):  # it is refused before anything has begun
+                node.awaiting.remove(each)
+        elsewhere = [each for each in resources if each.loop is not running and each.loop.is_running()]
+        outcomes = [_outcome_of(_release_on_its_loop(each), each) for each in elsewhere]
         results = await asyncio.gather(*(each.release() for each in here), *outcomes)
         errors = [noted(error, each.label) for each, error in zip(here + elsewhere, results, strict=True) if error is not None]
         try:
@@ -102,24 +116,30 @@ class ValuesToClose(Generic[T]):
 class _Held(Generic[T]):
     """A value that its variable holds. When that lets go of it, the loop's resource gets it, and exits."""
 
-    __slots__ = ("__weakref__", "_close", "handover", "resource", "value")
+    __slots__ = ("__weakref__", "_handover", "_to_close", "value")
 
-    def __init__(self, value: T, close: Callable[[T], object], resource: _ResourceOfVariable) -> None:
+    def __init__(self, value: T, close: Callable[[T], object], handover: _Handover) -> None:
         self.value = value
-        self._close = close
-        self.resource = ref(resource)
-        self.handover: _Handover | None = None
+        self._to_close = [(value, close)]
+        self._handover = handover
 
-    def take(self) -> tuple[Any, Callable[[Any], object]]:
-        """Return the value and what closes it, for its exit."""
-        self.handover = None
-        return self.value, self._close
+    def resource(self) -> Resource[Any] | None:
+        """Return the resource that closes the value, if it is still there."""
+        return self._handover.resource()
+
+    def take(self) -> tuple[Any, Callable[[Any], object]] | None:
+        """Return the value and what closes it, once: to its exit, or to what hands it over in another thread."""
+        try:
+            return self._to_close.pop()
+        except IndexError:
+            return None
 
     def __del__(self) -> None:
-        handover = self.handover
-        if handover is None:
+        taken = self.take()
+        if taken is None:
             return  # its exit has taken it
-        handover.value = self.take()
+        handover = self._handover
+        handover.value = taken
         if handover.is_over:
             warnings.warn(
                 f"the loop of a value ended while the variable of that value was being collected, so it was never closed: "
@@ -127,22 +147,25 @@ class _Held(Generic[T]):
                 ResourceWarning,
                 stacklevel=2,
             )
-        resource = self.resource()
+        resource = handover.resource()
         if resource is not None and resource.state is OPEN:
             with suppress(RuntimeError):  # the loop has just been closed
                 resource.exits.loop.call_soon_threadsafe(resource.retire)
 
 
 class _Handover:
-    """The asynchronous context manager that closes a value which its variable holds, or has handed over."""
+    """The asynchronous context manager that closes a value which its variable holds, or has handed over.
 
-    __slots__ = ("_held", "is_over", "value")
+    The weak reference to the resource is here: in the variable, the collector would clear it before ``__del__`` runs.
+    """
 
-    def __init__(self, held: _Held[Any]) -> None:
-        self._held = ref(held)
+    __slots__ = ("held", "is_over", "resource", "value")
+
+    def __init__(self, resource: _ResourceOfVariable) -> None:
+        self.resource = ref(resource)
+        self.held: ref[_Held[Any]] | None = None
         self.value: tuple[Any, Callable[[Any], object]] | None = None
         self.is_over = False
-        held.handover = self
 
     async def __aenter__(self) -> None:
         """It is open from the beginning."""
@@ -154,8 +177,9 @@ class _Handover:
         _traceback: TracebackType | None,
         /,
     ) -> None:
-        held = self._held()
-        taken, self.value = self.value if held is None else held.take(), None
+        held = None if self.held is None else self.held()
+        taken = None if held is None else held.take()
+        taken, self.value = taken or self.value, None
         del held
         self.is_over = True
         if taken is not None:
@@ -181,6 +205,12 @@ class _ResourceOfVariable(Resource[None]):
         if values is not None and state is not None:
             values.forget(state, self)
 
+    def end(self, error: BaseException | None, cause: BaseException | None) -> None:
+        super().end(error, cause)
+        values = self._values()
+        if values is not None:
+            values.ended(self)
+
 
 def _release_on_its_loop(resource: Resource[Any]) -> Future[BaseException | None]:
     """Release a resource of another thread's loop.
@@ -188,16 +218,21 @@ def _release_on_its_loop(resource: Resource[Any]) -> Future[BaseException | None
     :returns: the error of its exit, later.
     """
     outcome: Future[BaseException | None] = Future()
-    loop = resource.exits.loop
+    loop = resource.loop
 
     def start() -> None:
+        if resource.state not in _NOT_ENDED:
+            finished(None)
+            return
         task = loop.create_task(resource.release())
-        task.add_done_callback(finished)
+        task.add_done_callback(lambda task: finished(None if task.cancelled() else task.exception() or task.result()))
 
-    def finished(task: asyncio.Task[BaseException | None]) -> None:
-        error = None if task.cancelled() else task.exception() or task.result()
-        with suppress(InvalidStateError):  # who waited for it was cancelled
+    def finished(error: BaseException | None) -> None:
+        try:
             outcome.set_result(error)
+        except InvalidStateError:  # nobody waits for it any more
+            if error is not None:
+                resource.report(_FAILED, error)
 
     try:
         loop.call_soon_threadsafe(start)
@@ -206,9 +241,14 @@ def _release_on_its_loop(resource: Resource[Any]) -> Future[BaseException | None
     return outcome
 
 
-async def _outcome_of(outcome: Future[BaseException | None], loop: AbstractEventLoop) -> BaseException | None:
+async def _outcome_of(outcome: Future[BaseException | None], resource: Resource[Any]) -> BaseException | None:
     """Wait for another loop's exit; not if that loop comes to a stop, which may be for ever."""
     future = asyncio.wrap_future(outcome)
-    while not future.done() and loop.is_running():
-        await asyncio.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)
-    return future.result() if future.done() else None
+    try:
+        while not future.done() and resource.loop.is_running():
+            await asyncio.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)
+    except asyncio.CancelledError:
+        if not outcome.cancel() and (error := outcome.result()) is not None:
+            asyncio.get_running_loop().call_exception_handler({"message": _FAILED.format(resource.label), "exception": error})
+        raise
+    return None if outcome.cancel() else outcome.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Generator, Iterable, Iterator
 
     OnFailure = Callable[[Failure], None]
 
@@ -131,6 +132,20 @@ class ExitOrder:
         if self.exiting_now is bound:
             self.exiting_now = None
         self._exit_next()
+
+    @contextmanager
+    def undisturbed(self) -> Generator[None]:
+        """In the block the end of everything begins no exit: what is being made there may have a place, but no value yet."""
+        if self._is_choosing:
+            yield
+            return
+        self._is_choosing = True
+        try:
+            yield
+        finally:
+            self._is_choosing = False
+            if self._close_waiters:
+                self.loop.call_soon(self._exit_next)
 
     def waiters_of(self, bound: Exitable) -> Waiters[Failure | None]:
         """The tasks that wait for everything to end, if this is the one that ends now for them; else nobody."""

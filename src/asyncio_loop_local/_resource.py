@@ -131,7 +131,8 @@ class Resource(LoopBound, Generic[T]):
     def run_factory(self, make: Callable[[], V]) -> V:
         """Run what makes it, in its own context: what that acquires, or starts, is its own."""
         try:
-            return self.context.run(make)
+            with self.exits.undisturbed():
+                return self.context.run(make)
         except BaseException:
             if not self.tasks:
                 self.end(None, None)
@@ -140,6 +141,8 @@ class Resource(LoopBound, Generic[T]):
     def open_with(self, acm: ACM[T], value: T) -> None:
         """It is open from now on with a value that needs no enter; its exit is that of ``acm``."""
         exits = self.exits
+        if self.state is FORKED:  # its factory has forked this process: the parent exits what the factory makes there
+            return
         exits.remove(self)
         self.acm, self.value, self.since = acm, value, exits.loop.time()
         self.happens(OPENED)

@@ -9,6 +9,7 @@ from inspect import iscoroutinefunction
 from types import CellType, FunctionType
 from typing import TYPE_CHECKING, Any, Protocol
 
+from . import _wait_graph  # as a module: cloudpickle has to pickle what `wrapper` refers to, and can pickle no ContextVar
 from ._cpython import annotate_like, running_loop_or_none
 from ._keys import CallKeys, OwnKeys
 from ._loop_bound import ENDED
@@ -16,7 +17,6 @@ from ._loop_cache import CacheEntry, LoopCache, NotCached
 from ._loop_state import loop_state, running_loop
 from ._names import name_of
 from ._pickling import PicklesByIdentity
-from ._wait_graph import running_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -183,7 +183,7 @@ def is_usable(entry: CacheEntry, value: Any) -> bool:
     if entry.is_invalid:
         return False  # since `valid` itself has had it released
     resource = entry.resource
-    if resource is not None and (node := running_node()) is not None:
+    if resource is not None and (node := _wait_graph.running_node()) is not None:
         resource.note_user(node)
     return True
 
@@ -251,7 +251,7 @@ def wrapped(
                         entry.retire()
                         is_good = False
                 if is_good and not entry.is_invalid:  # else `valid` itself has had it released
-                    if entry.resource is not None and (node := running_node()) is not None:
+                    if entry.resource is not None and (node := _wait_graph.running_node()) is not None:
                         entry.resource.note_user(node)
                     return value
             return token.find_or_make(args, kwargs)
