@@ -231,7 +231,9 @@ Each path has a *floor*: the simplest pure Python code that does the same. The f
 | `storage()` | a function that returns `get_running_loop()` |
 | a `singleton` factory | a `*args, **kwargs` function that calls `get_running_loop()` and a factory with `functools.lru_cache` |
 | the same, with a dict of three headers | that without arguments, and `hash(tuple(sorted(headers.items())))` |
-| `async with make(): pass` | the same function, and `async with` of a trivial context manager |
+| with an object that counts by value | a function that looks a dict up by the running loop, and `hash` of a tuple of attributes |
+| with `key=` | a `*args, **kwargs` function that calls the key function, and looks a dict up by the running loop and the key |
+| `async with make(): pass` | the function of a `singleton` factory, and `async with` of a trivial context manager |
 | `enter_once` | a coroutine function that calls `get_running_loop()` |
 | an awaited coroutine function | a coroutine function that does this, and then awaits a done future |
 | entering and exiting one of many | a task that enters a trivial context manager, resolves one future and waits for another |

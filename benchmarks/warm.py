@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 import functools
 from asyncio import get_running_loop
+from collections.abc import Hashable
+from dataclasses import dataclass
 from typing import Any
 
+import httpx
+import pydantic
 from benchmarks.timing import Row, Size, in_loop, no_garbage_collection, row, statement
 
 import asyncio_loop_local as loop_local
@@ -22,6 +26,38 @@ class Trivial:
         pass
 
 
+@dataclass
+class Settings:
+    host: str
+    port: int
+    tls: bool
+    wait: float
+    user: str | None
+
+
+@dataclass(frozen=True)
+class FrozenSettings:
+    host: str
+    port: int
+    tls: bool
+    wait: float
+    user: str | None
+
+
+class Model(pydantic.BaseModel):
+    host: str
+    port: int
+    tls: bool
+    wait: float
+    user: str | None
+
+
+@dataclass
+class Client:
+    host: str
+    headers: dict[str, str]
+
+
 def factory(*_args: object, **_kwargs: object) -> object:
     return object()
 
@@ -34,8 +70,18 @@ async def token() -> str:
     return "token"
 
 
+def host_of(host: str, *_args: object, **_kwargs: object) -> str:
+    return host
+
+
+def three_of(host: str, port: int, user: str | None = None) -> Hashable:
+    return host, port, user
+
+
 # What the library does.
 single = loop_local.singleton(factory)
+by_host = loop_local.singleton(factory, key=host_of)
+by_three = loop_local.singleton(factory, key=three_of)
 make = loop_local.sticky_singleton_acm(trivial_factory)
 shared_token = loop_local.singleton(token)
 
@@ -53,6 +99,21 @@ def floor_call(*args: Any, **kwargs: Any) -> object:
     return cached(*args, **kwargs)
 
 
+values_by_key: dict[Hashable, object] = {}
+
+
+def floor_lookup(*_args: Any, **_kwargs: Any) -> object:
+    return values_by_key[get_running_loop(), None]
+
+
+def floor_by_host(*args: Any, **kwargs: Any) -> object:
+    return values_by_key[get_running_loop(), host_of(*args, **kwargs)]
+
+
+def floor_by_three(*args: Any, **kwargs: Any) -> object:
+    return values_by_key[get_running_loop(), three_of(*args, **kwargs)]
+
+
 def floor_make(*args: Any, **kwargs: Any) -> Trivial:
     get_running_loop()
     return cached_trivial(*args, **kwargs)
@@ -67,6 +128,13 @@ async def floor_await(future: asyncio.Future[None]) -> None:
     await future
 
 
+def floor_by_value(name: str, *attributes: str) -> str:
+    """The function that looks a value up by the loop alone, and the hash of what counts."""
+    return f"floor_lookup({name}); hash(({', '.join(f'{name}.{each}' for each in attributes)}))"
+
+
+FIVE = ("host", "port", "tls", "wait", "user")
+TIMEOUT = ("connect", "read", "write", "pool")
 SUBJECTS: list[tuple[str, str, str, float]] = [
     ("`storage()`", "floor_storage()", "storage()", 1.35),
     ("`single()`", "floor_call()", "single()", 1.3),
@@ -75,6 +143,18 @@ SUBJECTS: list[tuple[str, str, str, float]] = [
     ("`await enter_once(acm)`", "await floor_coroutine()", "await enter_once(acm)", 1.8),
     ("`single(headers)`, a dict of three", "floor_call(); hash(tuple(sorted(headers.items())))", "single(headers)", 6),
     ("`single(headers=headers)`", "floor_call(); hash(tuple(sorted(headers.items())))", "single(headers=headers)", 6),
+    ("`single(settings)`, a dataclass of five fields", floor_by_value("settings", *FIVE), "single(settings)", 4),
+    ("`single(timeout)`, an `httpx.Timeout`", floor_by_value("timeout", *TIMEOUT), "single(timeout)", 4),
+    ("`single(model)`, a pydantic model of five fields", floor_by_value("model", *FIVE), "single(model)", 4),
+    ("`single(frozen)`, a frozen dataclass of five fields", floor_by_value("frozen", *FIVE), "single(frozen)", 1.5),
+    (
+        "`single(client)`, a dataclass that holds a dict of three",
+        "floor_lookup(client); hash((client.host, tuple(sorted(client.headers.items()))))",
+        "single(client)",
+        8,
+    ),
+    ("`by_host('h', 1)`, `key=` returns a string", "floor_by_host('h', 1)", "by_host('h', 1)", 1.6),
+    ("`by_three('h', 1)`, `key=` returns a tuple of three", "floor_by_three('h', 1)", "by_three('h', 1)", 1.6),
     ("`await shared_token()`", "await floor_await(done)", "await shared_token()", 1.5),
 ]
 """The path, the statement that is its floor, the one that is ours, and how many times as long it may take."""
@@ -86,6 +166,9 @@ def rows(size: Size) -> list[Row]:
         done = runner.get_loop().create_future()
         done.set_result(None)
         headers = {"Accept": "application/json", "Authorization": "Bearer abc", "User-Agent": "benchmarks"}
+        five: dict[str, Any] = {"host": "example.org", "port": 443, "tls": True, "wait": 3.5, "user": None}
+        loop = runner.get_loop()
+        values_by_key.update({(loop, None): None, (loop, "h"): None, (loop, ("h", 1, None)): None})
         names: dict[str, object] = {
             **globals(),
             "storage": loop_local.storage,
@@ -93,6 +176,11 @@ def rows(size: Size) -> list[Row]:
             "acm": acm,
             "done": done,
             "headers": headers,
+            "settings": Settings(**five),
+            "timeout": httpx.Timeout(5.0, read=3.0),
+            "model": Model(**five),
+            "frozen": FrozenSettings(**five),
+            "client": Client("example.org", headers),
         }
         table: list[Row] = []
         with no_garbage_collection():

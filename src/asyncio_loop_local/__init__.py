@@ -17,6 +17,7 @@ The modules, in layers. Each imports only from the layers below its own; `make c
 ``_resource``                          one asynchronous context manager: its own task enters it, holds it and exits it
 ``_loop_bound``                        anything that ends with its loop: its states, its task and context, its tasks
 ``_exit_order``                        the order in which all that ends
+``_flat_form``                         what the C-level cache is asked for where arguments count by value
 ``_wait_graph``, ``_waiters``,         waits that would never end; tasks that wait for one event; Ctrl-C while a loop ends;
 ``_interrupt``, ``_process``,          the interpreter's exit, and a fork; what makes two calls the same call
 ``_keys``

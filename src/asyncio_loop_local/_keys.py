@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from collections import OrderedDict, deque
 from collections.abc import Callable, Hashable, Iterable
 from contextlib import suppress
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
+from operator import is_
 from struct import calcsize
 from types import FunctionType, MemberDescriptorType, NoneType
 from typing import Any, Generic, NamedTuple, cast
+from weakref import ref
 
 from ._cpython import frozendict, signature
 from ._names import call_name, name_of, qualified_name
@@ -24,7 +25,7 @@ Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 # Plain types: their instances never equal one of another type, so a key holds them without their type.
 _PLAIN = frozenset({str, bytes, NoneType})
 # Other hashable types that are not containers. Most arguments are of one of these.
-_ATOMS = _PLAIN | {int, float, complex, bool, type, FunctionType}
+ATOMS = _PLAIN | {int, float, complex, bool, type, FunctionType}
 # pydantic records there which fields were given. Its own == ignores that, and so do keys.
 _IGNORED_SLOTS = frozenset({"__dict__", "__weakref__", "__pydantic_fields_set__"})
 
@@ -35,14 +36,14 @@ class Snapshot(tuple[Hashable, ...]):
     __slots__ = ()
 
 
-class _CannotBeKey(Exception):
+class _CannotBeKey(TypeError):
     """A value can neither be hashed nor frozen. The arguments are the value and the reason."""
 
 
 def freeze(value: object) -> Hashable:
     """Return the value if it is hashable and not a container, else a frozen snapshot of it."""
     kind = type(value)
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return value
     if kind is dict and _PLAIN.issuperset(map(type, _dict_values(value))) and _PLAIN.issuperset(map(type, _dict_keys(value))):
         # A fast path for dicts of strings, such as headers: the same result in half the time.
@@ -64,9 +65,9 @@ def _freeze_with_type(value: Any, kind: type, ancestors: set[int]) -> tuple[Hash
 
     ``ancestors`` are the ids of the containers and objects that hold the value.
     """
-    if kind in _ATOMS:
+    if kind in ATOMS:
         return kind, value
-    exact_freezer = _FREEZERS.get(kind)
+    exact_freezer = FREEZERS.get(kind)
     freezer = exact_freezer or _freezer_for(kind)
     if freezer is None:
         try:
@@ -74,7 +75,8 @@ def _freeze_with_type(value: Any, kind: type, ancestors: set[int]) -> tuple[Hash
         except (TypeError, ValueError) as error:
             if isinstance(error, ValueError) and kind is not memoryview:  # a writable memoryview raises ValueError, not TypeError
                 raise
-            if type(kind.__eq__) is not FunctionType or not state_is_in_attributes(kind):
+            if type(kind.__eq__) is not FunctionType or not known_class(kind).state_is_in_attributes:
+                KNOWN_CLASSES.pop(id(kind), None)  # the next instance may find it changed
                 raise _CannotBeKey(value, "is unhashable and cannot be compared by value") from error
         else:
             return kind, value
@@ -90,7 +92,7 @@ def _freeze_with_type(value: Any, kind: type, ancestors: set[int]) -> tuple[Hash
 
 def _freezer_for(kind: type[Any]) -> Callable[[Any, set[int]], Hashable] | None:
     """Return the freezer for a subclass of a container; None for other types and for subclasses with a hash of their own."""
-    for container, freezer in _FREEZERS.items():
+    for container, freezer in FREEZERS.items():
         if container in kind.__mro__:  # isinstance() would trust the __class__ of a proxy
             own_hash = kind.__hash__ is not container.__hash__ and kind.__hash__ is not None
             return None if own_hash else freezer
@@ -131,7 +133,7 @@ def _freeze_bytearray(container: Any, _around: set[int]) -> Hashable:
     return bytes(bytearray.copy(container))
 
 
-_FREEZERS: dict[type[Any], Freezer] = {
+FREEZERS: dict[type[Any], Freezer] = {
     OrderedDict: _freeze_pairs_in_order,
     dict: _freeze_pairs_in_any_order,
     tuple: _freeze_in_order(cast("Any", tuple).__iter__),
@@ -142,7 +144,7 @@ _FREEZERS: dict[type[Any], Freezer] = {
     bytearray: _freeze_bytearray,
 }
 if frozendict is not None:
-    _FREEZERS[frozendict] = _freeze_frozendict
+    FREEZERS[frozendict] = _freeze_frozendict
 
 
 def state_is_in_attributes(kind: type) -> bool:
@@ -161,24 +163,74 @@ def _has_hidden_fields(kind: type) -> bool:
     return base is not None and kind.__basicsize__ > base.__basicsize__ + slots * _POINTER
 
 
+class KnownClass:
+    """What was found out of a class whose instances count by value: it is looked at once, and not kept alive."""
+
+    __slots__ = ("_bases", "_class", "fields", "flat_form", "slots", "state_is_in_attributes")
+
+    def __init__(self, kind: type) -> None:
+        self._class = ref(kind, partial(KNOWN_CLASSES.pop, id(kind)))  # before another class can have its id
+        self._bases = [*map(id, kind.__mro__)]
+        self.state_is_in_attributes = state_is_in_attributes(kind)
+        self.slots = [  # with their places, since two classes may have slots of the same name
+            (place, name)
+            for place, base in enumerate(kind.__mro__)
+            for name, slot in vars(base).items()
+            if type(slot) is MemberDescriptorType and name not in _IGNORED_SLOTS
+        ]
+        self.fields: Any = None  # what `_flat_form` knows besides
+        self.flat_form: Callable[[Any], tuple[Any, ...]] = _snapshot_alone
+
+    def is_true_of(self, kind: type) -> bool:
+        """Whether the class has the same bases and slots as when it was looked at."""
+        return self._bases == [*map(id, kind.__mro__)] and all(
+            type(vars(kind.__mro__[place]).get(name)) is MemberDescriptorType for place, name in self.slots
+        )
+
+
+KNOWN_CLASSES: dict[int, KnownClass] = {}
+"""By the id of the class: a `weakref.WeakKeyDictionary` would take ten times as long."""
+
+
+def _snapshot_alone(value: object) -> tuple[Hashable]:
+    return (freeze(value),)
+
+
+def known_class(kind: type) -> KnownClass:
+    """Return what is known of a class, and look at it if it is new, or has changed."""
+    known = KNOWN_CLASSES.get(id(kind))
+    if known is None or not known.is_true_of(kind):
+        known = KNOWN_CLASSES[id(kind)] = KnownClass(kind)
+    return known
+
+
+for _container in FREEZERS:
+    known_class(_container)
+
+IN_DICT = -1
+"""The place of the attributes that are not in slots."""
+
+
 def _freeze_attributes(value: Any, kind: type, ancestors: set[int]) -> Hashable:
     """Freeze all attributes and slots, but for the values that ``functools.cached_property`` has stored."""
     found: list[tuple[int, str, Any]] = []
-    for place, base in enumerate(kind.__mro__):  # two classes may have slots of the same name
-        for name, slot in vars(base).items():
-            if type(slot) is MemberDescriptorType and name not in _IGNORED_SLOTS:
-                with suppress(AttributeError):
-                    found.append((place, name, slot.__get__(value, kind)))
-    found += [(-1, name, item) for name, item in getattr(value, "__dict__", {}).items()]
-    if not found:
-        return None
-    return frozenset(
-        [
-            (place, name, _freeze_item(item, ancestors))
-            for place, name, item in found
-            if not isinstance(inspect.getattr_static(kind, name, None), cached_property)
-        ]
-    )
+    for place, name in known_class(kind).slots:
+        with suppress(AttributeError):
+            found.append((place, name, vars(kind.__mro__[place])[name].__get__(value, kind)))
+    of_classes = [vars(base) for base in kind.__mro__]
+    for name, item in getattr(value, "__dict__", _NO_ATTRIBUTES).items():
+        for names in of_classes:
+            if name in names:
+                is_cached = isinstance(names[name], cached_property)
+                break
+        else:
+            is_cached = False
+        if not is_cached:
+            found.append((IN_DICT, name, item))
+    return frozenset([(place, name, _freeze_item(item, ancestors)) for place, name, item in found]) if found else None
+
+
+_NO_ATTRIBUTES: dict[str, Any] = {}
 
 
 class _Signature(NamedTuple):
@@ -217,9 +269,9 @@ class _Signature(NamedTuple):
 def _need_freezing(args: tuple[Any, ...], kwargs: dict[str, Any]) -> bool:
     """Whether any argument is not of an atomic type."""
     for value in args:  # any() takes three times as long, and this runs at each call that misses the first cache
-        if type(value) not in _ATOMS:
+        if type(value) not in ATOMS:
             return True
-    return not _ATOMS.issuperset(map(type, kwargs.values()))
+    return not ATOMS.issuperset(map(type, kwargs.values()))
 
 
 _NO_NAMES: frozenset[Any] = frozenset()
@@ -269,6 +321,8 @@ class CallKeys:
             culprit, reason = error.args
             cause = error.__cause__
         else:
+            if all(map(is_, frozen_args, args)) and all(map(is_, frozen_kwargs.values(), kwargs.values())):
+                return args, kwargs
             return tuple(frozen_args), frozen_kwargs
         raise TypeError(self._error_message(argument, (args, kwargs), culprit, reason)) from cause
 
@@ -339,7 +393,10 @@ class OwnKeys(CallKeys):
 
         :raises TypeError: if the result cannot be a key.
         """
-        value = self._own_key(*args, **kwargs)
+        return self.freeze_own(self._own_key(*args, **kwargs))
+
+    def freeze_own(self, value: object) -> Arguments:
+        """Do the same for a result that is there already."""
         try:
             return (freeze(value),), {}
         except _CannotBeKey as error:

@@ -93,9 +93,10 @@ class WrappedFactory(PicklesByIdentity):
         if cache is None:
             cache = state.caches[self] = LoopCache()
         arguments = self.keys.freeze(args, kwargs)
-        if arguments[1] is not kwargs:  # some were frozen: only so does the C-level cache find them
+        are_frozen = arguments[1] is not kwargs  # only so does the C-level cache find them
+        if are_frozen or cache.by_value:
             try:
-                found = cache.find(*arguments[0], **arguments[1])
+                found = cache.find_frozen(arguments, by_value=are_frozen and self.keeps_arguments)
             except NotCached:
                 pass
             else:
@@ -233,7 +234,7 @@ def wrapped(
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             try:
                 entry = running_loop()._asyncio_loop_local.caches[token].find(*args, **kwargs)
-            except (AttributeError, KeyError, TypeError, RuntimeError, NotCached):
+            except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotCached):
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
             else:
                 value, asked = entry.value, entry.valid  # all of `is_usable`, since calls would cost more than the rest
@@ -261,7 +262,7 @@ def wrapped(
         def wrapper(*args: Any, **kwargs: Any) -> Any:
             try:
                 return running_loop()._asyncio_loop_local.caches[token].find(*args, **kwargs)
-            except (AttributeError, KeyError, TypeError, RuntimeError, NotCached):
+            except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotCached):
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
             return token.find_or_make(args, kwargs)
 
