@@ -18,6 +18,7 @@ from mypy.types import (
     get_proper_type,
 )
 
+from ._class_statement import is_without_eq
 from ._symbols import in_stub_file
 
 if TYPE_CHECKING:
@@ -128,15 +129,5 @@ def _defines_hash(info: TypeInfo) -> bool:
 
 
 def has_generated_eq(info: TypeInfo) -> bool:
-    """Tell whether a class is a dataclass or an attrs class. ``eq=False`` is not seen: no cache of mypy keeps it."""
-    return "dataclass" in info.metadata or "attrs" in info.metadata
-
-
-def hashes_by_identity(info: TypeInfo) -> bool:
-    """Tell whether each instance of exactly this class is equal only to itself, as far as the types show."""
-    if info.is_protocol or info.is_enum or info.is_newtype or info.fallback_to_any or info.typeddict_type or info.tuple_type:
-        return False
-    for base in info.mro[:-1]:
-        if "__eq__" in base.names or "__hash__" in base.names or has_generated_eq(base):
-            return False
-    return bool(info.mro)
+    """Tell whether a class is a dataclass, an attrs class or similar, with the ``__eq__`` that is then generated."""
+    return ("dataclass" in info.metadata or "attrs" in info.metadata) and not is_without_eq(info)
