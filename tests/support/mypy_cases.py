@@ -67,10 +67,33 @@ def value(*args: object, **kwargs: object) -> int:
     return 1
 """
 
-STUBS = """\
+# Of packages that are imported, not checked. Of those with names of real ones, it is what matters here.
+STUBS = {
+    "stubs.pyi": """\
 class Date:  # it compares by value, and its stub does not say so
     def __init__(self) -> None: ...
-"""
+""",
+    "multidict/__init__.py": """\
+from ._multidict_py import CIMultiDict as CIMultiDict
+""",
+    "multidict/_multidict_py.py": """\
+class MultiDict:
+    def __eq__(self, other: object) -> bool: return True
+
+class CIMultiDict(MultiDict): ...
+""",
+    "google/protobuf/message.pyi": """\
+class Message:
+    def __eq__(self, other: object) -> bool: ...
+""",
+    "msgspec.pyi": """\
+from typing import dataclass_transform
+
+@dataclass_transform()
+class Struct:
+    def __init_subclass__(cls, frozen: bool = False, eq: bool = True) -> None: ...
+""",
+}
 
 BEGINNING = """\
 from __future__ import annotations
@@ -152,6 +175,7 @@ def _read() -> dict[str, Case]:
 
 
 CASES = _read()
-FILES = {"factories.py": FACTORIES, "wrapping.py": WRAPPING, "stubs.pyi": STUBS} | {
+MODULES = {"factories.py": FACTORIES, "wrapping.py": WRAPPING} | {
     file: text for case in CASES.values() for file, text in case.files.items()
 }
+FILES = MODULES | STUBS
