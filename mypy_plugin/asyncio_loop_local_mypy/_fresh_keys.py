@@ -20,8 +20,7 @@ from mypy.nodes import (
 )
 from mypy.types import FunctionLike, get_proper_type
 
-from ._hashability import hashes_by_identity
-from ._symbols import in_stub_file
+from ._freshness import makes_fresh_instances
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +56,7 @@ def _first_new(expression: Expression, api: TypeChecker) -> str | None:
             return None
         if made.is_newtype:  # it returns its argument
             return _first_new(expression.args[0], api) if len(expression.args) == 1 else None
-        return f'"{made.name}"' if hashes_by_identity(made) and _makes_new_instances(made, api) else None
+        return f'"{made.name}"' if makes_fresh_instances(made, api.modules) else None
     for part in _parts(expression):
         new = _first_new(part, api)
         if new is not None:
@@ -93,18 +92,3 @@ def _class_called(call: CallExpr, api: TypeChecker) -> TypeInfo | None:
     if any(item.from_type_type for item in callee.items):  # a variable of type `type[X]`, which may be a subclass
         return None
     return callee.type_object()
-
-
-def _makes_new_instances(info: TypeInfo, api: TypeChecker) -> bool:
-    """Tell whether every call makes a new instance: no ``__new__`` in source, and no metaclass, can return an old one."""
-    if any(base.fullname in _NOT_NEW for base in info.mro):
-        return False
-    if any("__new__" in base.names and not in_stub_file(base, api.modules) for base in info.mro):
-        return False
-    metaclasses = info.metaclass_type.type.mro if info.metaclass_type is not None else []
-    return not any("__call__" in base.names and base.fullname not in _PLAIN_METACLASSES for base in metaclasses)
-
-
-_PLAIN_METACLASSES = frozenset({"builtins.type", "builtins.object", "abc.ABCMeta"})
-# A call of these can return an object that exists already.
-_NOT_NEW = frozenset({"builtins.type", "builtins.super", "weakref.ReferenceType"})

@@ -18,6 +18,7 @@ from mypy.types import (
     get_proper_type,
 )
 
+from ._class_statement import is_without_eq
 from ._symbols import in_stub_file
 
 if TYPE_CHECKING:
@@ -62,6 +63,17 @@ _COMPARED_BY_VALUE = frozenset(
         "decimal.Context",
     }
 )
+# These are compiled, and unhashable: what a checker reads of them is Python code, or a stub that does not say so.
+_COMPILED = frozenset(
+    {
+        "google.protobuf.message.Message",
+        "multidict.MultiDict",
+        "multidict.MultiDictProxy",
+        "multidict._multidict_py.MultiDict",
+        "multidict._multidict_py.MultiDictProxy",
+    }
+)
+_STRUCT = "msgspec.Struct"
 
 
 def unhashable_part(typ: Type, modules: Mapping[str, MypyFile]) -> ProperType | None:
@@ -99,15 +111,24 @@ class _Search:
                 return self._find_in(map_instance_to_supertype(instance, base).args)
             if _defines_hash(base):
                 return None
-        return instance if self._is_unusable(info) else None
+        return instance if _is_mutable_struct(info) or self._is_unusable(info) else None
 
     def _is_unusable(self, info: TypeInfo) -> bool:
         for base in info.mro[:-1]:
+            if base.fullname in _COMPILED:
+                return True
             if "__hash__" in base.names:  # None, because `_defines_hash` was false
                 return in_stub_file(base, self._modules) and base.fullname not in _COMPARED_BY_VALUE
             if has_generated_eq(base) or ("__eq__" in base.names and not in_stub_file(base, self._modules)):
                 return False  # written in Python, so the library compares it by value
         return False
+
+
+def _is_mutable_struct(info: TypeInfo) -> bool:
+    """Tell whether a class is a ``msgspec.Struct`` without ``frozen=True`` or ``eq=False``, which subclasses inherit."""
+    if info.fullname == _STRUCT or not info.has_base(_STRUCT):
+        return False
+    return not any(base.metadata.get("dataclass", {}).get("frozen") or is_without_eq(base) for base in info.mro)
 
 
 def _parts(typ: ProperType) -> Iterable[Type]:
@@ -128,15 +149,5 @@ def _defines_hash(info: TypeInfo) -> bool:
 
 
 def has_generated_eq(info: TypeInfo) -> bool:
-    """Tell whether a class is a dataclass or an attrs class. ``eq=False`` is not seen: no cache of mypy keeps it."""
-    return "dataclass" in info.metadata or "attrs" in info.metadata
-
-
-def hashes_by_identity(info: TypeInfo) -> bool:
-    """Tell whether each instance of exactly this class is equal only to itself, as far as the types show."""
-    if info.is_protocol or info.is_enum or info.is_newtype or info.fallback_to_any or info.typeddict_type or info.tuple_type:
-        return False
-    for base in info.mro[:-1]:
-        if "__eq__" in base.names or "__hash__" in base.names or has_generated_eq(base):
-            return False
-    return bool(info.mro)
+    """Tell whether a class is a dataclass, an attrs class or similar, with the ``__eq__`` that is then generated."""
+    return ("dataclass" in info.metadata or "attrs" in info.metadata) and not is_without_eq(info)

@@ -3,23 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from mypy.nodes import (
-    AssignmentStmt,
-    ClassDef,
-    Decorator,
+    ConditionalExpr,
     Expression,
     FuncItem,
     GeneratorExpr,
     IfStmt,
     ListComprehension,
     Node,
-    OverloadedFuncDef,
+    OpExpr,
     SetComprehension,
     Statement,
+    WhileStmt,
 )
-from mypy.reachability import MYPY_TRUE, infer_condition_value
+from mypy.reachability import ALWAYS_FALSE, ALWAYS_TRUE, MYPY_FALSE, MYPY_TRUE, infer_condition_value
+
+from ._tree import defaults, nodes_in, parts
 
 if TYPE_CHECKING:
     from mypy.checker import TypeChecker
@@ -52,37 +53,34 @@ def _runs(node: Node, call: CallExpr, options: Options) -> bool:
 
 def _run_with(node: Node, options: Options) -> Iterator[Node]:
     if isinstance(node, FuncItem):  # its body runs later
-        yield from (argument.initializer for argument in node.arguments if argument.initializer is not None)
-    elif isinstance(node, Decorator):
-        yield from (*node.decorators, node.func)
-    elif isinstance(node, OverloadedFuncDef):
-        yield from node.items
-        if node.impl is not None:
-            yield node.impl
-    elif isinstance(node, ClassDef):
-        yield from (*node.decorators, *node.base_type_exprs, *node.keywords.values(), node.defs)
-    elif isinstance(node, AssignmentStmt):
-        yield from (node.rvalue, *node.lvalues)
+        yield from defaults(node)
     elif isinstance(node, IfStmt):
-        yield from node.expr
-        yield from (
-            block
-            for condition, block in zip(node.expr, node.body, strict=True)
-            if infer_condition_value(condition, options) != MYPY_TRUE  # if TYPE_CHECKING
-        )
-        if node.else_body is not None:
-            yield node.else_body
+        yield from _run_of_branches(list(zip(node.expr, node.body, strict=True)), node.else_body, options)
+    elif isinstance(node, ConditionalExpr):
+        yield from _run_of_branches([(node.cond, node.if_expr)], node.else_expr, options)
+    elif isinstance(node, WhileStmt):
+        yield from _run_of_branches([(node.expr, node.body)], None, options)
+        yield from nodes_in(node.else_body)
+    elif isinstance(node, OpExpr) and node.op == "and":
+        yield from _run_of_branches([(node.left, node.right)], None, options)
+    elif isinstance(node, OpExpr) and node.op == "or":
+        yield from _run_of_branches([(node.left, None)], node.right, options)
+    elif isinstance(node, ListComprehension | SetComprehension):
+        yield from parts(node.generator)
     elif isinstance(node, GeneratorExpr):
         yield node.sequences[0]  # the rest runs when the first item is requested
-    elif isinstance(node, ListComprehension | SetComprehension):
-        yield from _nodes_in([getattr(node.generator, part) for part in node.generator.__match_args__])
     else:
-        yield from _nodes_in([getattr(node, part, None) for part in getattr(node, "__match_args__", ()) if part != "node"])
+        yield from parts(node)
 
 
-def _nodes_in(value: object) -> Iterator[Node]:
-    if isinstance(value, Expression | Statement):
-        yield value
-    elif isinstance(value, list | tuple):
-        for item in cast("list[object] | tuple[object, ...]", value):
-            yield from _nodes_in(item)
+def _run_of_branches(branches: list[tuple[Expression, Node | None]], otherwise: Node | None, options: Options) -> Iterator[Node]:
+    """Return what can run, of branches with a condition each, and of what runs if none of them holds."""
+    for condition, branch in branches:
+        yield condition
+        value = infer_condition_value(condition, options)
+        if branch is not None and value not in {MYPY_TRUE, ALWAYS_FALSE}:  # if TYPE_CHECKING
+            yield branch
+        if value in {MYPY_FALSE, ALWAYS_TRUE}:  # if not TYPE_CHECKING
+            return
+    if otherwise is not None:
+        yield otherwise

@@ -11,11 +11,11 @@ from mypy.checker import TypeChecker
 from mypy.nodes import CallExpr, Decorator, RefExpr
 from mypy.plugin import ClassDefContext, FunctionContext, FunctionSigContext, MethodContext, MethodSigContext, Plugin
 
-from . import _decorated_class
+from . import _class_statement, _decorated_class
 from ._calls import check_call
-from ._marker import BY_ARGUMENTS, DECORATOR, Marker, marked_staticmethod, marker_of, named
+from ._marker import BY_ARGUMENTS, DECORATOR, NOTHING, Marker, marked_staticmethod, marker_of, named
 from ._symbols import find, variable
-from ._wrapping import DECORATORS, type_of_wrapped
+from ._wrapping import CALL_OF_WAITING, DECORATORS, type_of_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +29,7 @@ C = TypeVar("C", FunctionContext, MethodContext, FunctionSigContext, MethodSigCo
 R = TypeVar("R")
 
 _STATICMETHOD = "builtins.staticmethod"
-_KNOWN_NAMES = {*DECORATORS, _STATICMETHOD}
+_KNOWN_NAMES = {*DECORATORS, CALL_OF_WAITING, _STATICMETHOD}
 
 
 class LoopLocalPlugin(Plugin):
@@ -64,13 +64,18 @@ class LoopLocalPlugin(Plugin):
         """Report a decorated class."""
         return self._hook("get_class_decorator_hook_2", fullname, self._report_class) if fullname in DECORATORS else None
 
+    def get_customize_class_mro_hook(self, fullname: str) -> Callable[[ClassDefContext], None] | None:
+        """Note what a class statement says. mypy asks this of each class, when it has read the whole statement."""
+        return self._chain("get_customize_class_mro_hook", fullname, _note_class)
+
     def _hook(self, asked: str, fullname: str, work: Callable[[str, C], R]) -> Callable[[C], R] | None:
-        """Return a hook that does our work, then asks the other plugins; None if the name is none of ours.
+        return self._chain(asked, fullname, work) if self._is_ours(fullname) else None
+
+    def _chain(self, asked: str, fullname: str, work: Callable[[str, C], R]) -> Callable[[C], R]:
+        """Return a hook that does our work, then asks the other plugins.
 
         mypy asks only the first plugin that has a hook for a name. So ours asks the rest: each gets our result as the default.
         """
-        if not self._is_ours(fullname):
-            return None
 
         def hook(ctx: C) -> R:
             values: dict[str, Any] = {name: getattr(ctx, name) for name in ctx._fields if name.startswith("default_")}
@@ -128,17 +133,26 @@ class LoopLocalPlugin(Plugin):
 
     def _callee_marker(self, fullname: str, context: Context, api: TypeChecker) -> Marker | None:
         if fullname in DECORATORS:
-            return Marker(DECORATOR, BY_ARGUMENTS, DECORATORS[fullname])
+            return Marker(DECORATOR, BY_ARGUMENTS, NOTHING, DECORATORS[fullname])
         for callee in _callees(context):
             if isinstance(callee, RefExpr) and callee.fullname in DECORATORS:
                 # mypy checks each overload of a factory against the decorator's parameter, and passes only this bare name.
                 if fullname == DECORATORS[callee.fullname]:
-                    return Marker(DECORATOR, BY_ARGUMENTS, fullname)
+                    return Marker(DECORATOR, BY_ARGUMENTS, NOTHING, fullname)
                 continue
             function = marker_of(api.lookup_type(callee)) if api.has_type(callee) else None
-            if function is not None and (not function.is_decorator or "." in fullname or fullname == function.name):
+            if function is not None and (not function.is_decorator or _is_called_as(fullname, function)):
                 return function
         return self._marker_by_name(fullname)
+
+
+def _note_class(fullname: str, ctx: ClassDefContext) -> None:  # noqa: ARG001  # as the work of every hook
+    _class_statement.note(ctx.cls)
+
+
+def _is_called_as(fullname: str, decorator: Marker) -> bool:
+    """Tell whether the name is that of a decorator's own call. For each overload of a factory, mypy passes a bare one."""
+    return "." in fullname or fullname == decorator.name or fullname.startswith("__call__")
 
 
 def _callees(context: Context) -> list[Expression]:

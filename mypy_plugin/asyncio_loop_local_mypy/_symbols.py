@@ -39,3 +39,9 @@ def in_stub_file(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:
     """Tell whether a class is defined in a stub file, which has the signatures of its methods and not their code."""
     module = modules.get(info.module_name)
     return module is not None and module.is_stub
+
+
+def in_source_file(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:
+    """Tell whether a class is defined in a Python file, which has all that the class has."""
+    module = modules.get(info.module_name)
+    return module is not None and not module.is_stub

@@ -9,7 +9,7 @@ from mypy.subtypes import find_member
 from mypy.types import CallableType, FunctionLike, Instance, NoneType, Overloaded, ProperType, Type, UnionType, get_proper_type
 
 from . import _single_use
-from ._marker import BY_ARGUMENTS, BY_OWN_KEY, DECORATOR, FACTORY, Marker, marked, quoted
+from ._marker import BY_ARGUMENTS, BY_OWN_KEY, CLOSE, DECORATOR, FACTORY, NOTHING, VALID, Marker, marked, marked_object, quoted
 from ._reporting import SINGLE_USE, report
 
 if TYPE_CHECKING:
@@ -23,7 +23,11 @@ _SINGLETON = "singleton"
 _STICKY = "sticky_singleton_acm"
 _DEFINED_AS = {_SINGLETON: "asyncio_loop_local._singleton.singleton", _STICKY: "asyncio_loop_local._sticky.sticky_singleton_acm"}
 DECORATORS = {fullname: name for name, defined in _DEFINED_AS.items() for fullname in (defined, f"asyncio_loop_local.{name}")}
+_KEY = "key"
 _PARTIAL = "functools.partial"
+_WAITING = "asyncio_loop_local._singleton._Decorator"
+CALL_OF_WAITING = f"{_WAITING}.__call__"
+_FACTORY_PARAMETER = {None, "factory"}  # mypy drops the name of a parameter that takes no keyword
 
 
 class _Factory(NamedTuple):
@@ -37,32 +41,36 @@ class _Factory(NamedTuple):
 def type_of_wrapped(decorator: Marker, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> Type:
     """Return the marked type of a decorator's result: a wrapped factory, or a decorator if the call passes no factory."""
     result = get_proper_type(ctx.default_return_type)
-    keys = BY_OWN_KEY if decorator.keys == BY_OWN_KEY or _has_own_key(ctx) else BY_ARGUMENTS
+    keys = BY_OWN_KEY if decorator.keys == BY_OWN_KEY or _is_given(_KEY, ctx) else BY_ARGUMENTS
+    given = _given(decorator, ctx)
     factory = _factory_argument(ctx)
     if factory is None:
-        return _with_marker(result, Marker(DECORATOR, keys, decorator.name), api)
+        return _with_marker(result, Marker(DECORATOR, keys, given, decorator.name), api)
     name = _name(factory, ctx)
     if decorator.name == _SINGLETON:
         reason = _single_use.finding(factory.type, factory.function)
         if reason is not None:
             report(api, f"A singleton of {quoted(name)} {reason}", ctx.context, SINGLE_USE)
-    signature = _signature(factory.type, has_key=_has_key(ctx))
+    signature = _signature(factory.type, is_alone=not _has_other_arguments(ctx), is_waited_for=decorator.given != NOTHING)
     if signature is not None:
         result = _of_signature(signature, decorator.name, ctx, api, lookup) or result
     elif decorator.name == _STICKY and isinstance(factory.type, CallableType):
         result = _of_union(factory.type, ctx, api, lookup) or result
-    return _with_marker(result, Marker(FACTORY, keys, name), api)
+    return _with_marker(result, Marker(FACTORY, keys, given, name), api)
 
 
 def _with_marker(result: ProperType, marker: Marker, api: TypeChecker) -> ProperType:
-    if not isinstance(result, FunctionLike) or result.is_type_obj():
-        return result
-    return marked(result, marker, api.named_type("builtins.str"))
+    string_type = api.named_type("builtins.str")
+    if isinstance(result, FunctionLike) and not result.is_type_obj():
+        return marked(result, marker, string_type)
+    if isinstance(result, Instance) and result.type.fullname == _WAITING:
+        return marked_object(result, marker, string_type)
+    return result
 
 
 def _factory_argument(ctx: FunctionContext | MethodContext) -> _Factory | None:
     for parameter, written, types in zip(ctx.callee_arg_names, ctx.args, ctx.arg_types, strict=True):
-        if parameter != "key" and len(written) == 1:
+        if parameter in _FACTORY_PARAMETER and len(written) == 1:
             return _Factory(written[0], get_proper_type(types[0]), _function(written[0], ctx))
     return None
 
@@ -75,11 +83,16 @@ def _function(written: Expression, ctx: FunctionContext | MethodContext) -> Func
     return written.node if isinstance(written, RefExpr) and isinstance(written.node, FuncDef) else None
 
 
-def _has_own_key(ctx: FunctionContext | MethodContext) -> bool:
+def _is_given(parameter: str, ctx: FunctionContext | MethodContext) -> bool:
+    """Tell whether the call passes an argument, and not None."""
     return any(
-        parameter == "key" and types and not isinstance(get_proper_type(types[0]), NoneType)
-        for parameter, types in zip(ctx.callee_arg_names, ctx.arg_types, strict=True)
+        name == parameter and types and not isinstance(get_proper_type(types[0]), NoneType)
+        for name, types in zip(ctx.callee_arg_names, ctx.arg_types, strict=True)
     )
+
+
+def _given(decorator: Marker, ctx: FunctionContext | MethodContext) -> str:
+    return next((parameter for parameter in (VALID, CLOSE) if _is_given(parameter, ctx)), decorator.given)
 
 
 def _name(factory: _Factory, ctx: FunctionContext | MethodContext) -> str:
@@ -105,10 +118,15 @@ def _partially_applied(typ: ProperType) -> CallableType | None:
     return function.copy_modified(special_sig=None)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _signature(factory: ProperType, *, has_key: bool) -> FunctionLike | None:
-    """Return the signature of a factory if mypy has passed only a part of it to the decorator; else None."""
-    if isinstance(factory, Overloaded) and has_key:
+def _signature(factory: ProperType, *, is_alone: bool, is_waited_for: bool) -> FunctionLike | None:
+    """Return the signature of a factory if mypy has passed only a part of it to the decorator; else None.
+
+    A decorator that waited for its factory, with ``close`` or ``valid``, gives what those take: ``object``, say.
+    """
+    if isinstance(factory, Overloaded) and not is_alone:
         return factory  # mypy keeps the overloads only of a call's single argument
+    if isinstance(factory, FunctionLike) and is_waited_for:
+        return factory
     if not isinstance(factory, Instance):
         return None
     partial = _partially_applied(factory)
@@ -130,8 +148,9 @@ def _of_union(factory: CallableType, ctx: FunctionContext | MethodContext, api: 
     return callables[0].copy_modified(ret_type=together)  # pyright: ignore[reportUnknownMemberType]
 
 
-def _has_key(ctx: FunctionContext | MethodContext) -> bool:
-    return any(parameter == "key" and types for parameter, types in zip(ctx.callee_arg_names, ctx.arg_types, strict=True))
+def _has_other_arguments(ctx: FunctionContext | MethodContext) -> bool:
+    pairs = zip(ctx.callee_arg_names, ctx.arg_types, strict=True)
+    return any(types and parameter not in _FACTORY_PARAMETER for parameter, types in pairs)
 
 
 def _of_signature(
@@ -147,6 +166,7 @@ def _of_signature(
     takes_factory = next((item for item in overloads.items if item.arg_kinds[:1] == [ARG_POS]), None)
     if takes_factory is None:
         return None
+    takes_factory = takes_factory.copy_modified(name=None)  # pyright: ignore[reportUnknownMemberType]  # mypy asks no hook about it
     with api.msg.filter_errors():  # errors about the factory are already reported
         result, _ = api.expr_checker.check_call(takes_factory, [TempNode(function, context=ctx.context)], [ARG_POS], ctx.context)
     return get_proper_type(result)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mypy_cases import BEGINNING, CASES, FILES
+from mypy_cases import BEGINNING, CASES, FILES, MODULES
 from mypy_runs import ROOT, mypy_version, run, write
 
 pytestmark = [
@@ -33,8 +33,8 @@ def examples() -> dict[str, str]:
 def errors(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
     """mypy's errors in all cases and examples, from one run."""
     directory = tmp_path_factory.mktemp("cases")
-    write(directory, files := FILES | examples())
-    return [line for line in run(directory, "mypy", "--cache-dir=cache", *files) if ": note:" not in line]
+    write(directory, FILES | examples())
+    return [line for line in run(directory, "mypy", "--cache-dir=cache", *MODULES, *examples()) if ": note:" not in line]
 
 
 @pytest.mark.parametrize("name", CASES)

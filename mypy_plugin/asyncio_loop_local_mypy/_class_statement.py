@@ -1,0 +1,58 @@
+"""What a class statement says that no cache of mypy keeps: its decorators, and ``eq=False``. It is noted with the class."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mypy.nodes import CallExpr, MemberExpr, NameExpr
+
+if TYPE_CHECKING:
+    from mypy.nodes import ClassDef, Expression, TypeInfo
+
+_NOTES = "asyncio_loop_local"
+_IS_REPLACED = "may_be_replaced"
+_WITHOUT_EQ = "without_eq"
+
+# These decorators return the class itself. What dataclasses and attrs add to it is known from elsewhere.
+_RETURN_THE_CLASS = frozenset(
+    {"final", "runtime_checkable", "deprecated", "disjoint_base", "type_check_only", "dataclass_transform", "dataclass", "define"}
+)
+
+
+def note(statement: ClassDef) -> None:
+    """Note it in the class's metadata, which every cache keeps."""
+    notes = {
+        _IS_REPLACED: any(_name(decorator) not in _RETURN_THE_CLASS for decorator in statement.decorators),
+        _WITHOUT_EQ: _is_false(statement.keywords.get("eq")) or any(map(_has_eq_false, statement.decorators)),
+    }
+    if any(notes.values()):
+        statement.info.metadata[_NOTES] = notes
+
+
+def may_be_replaced(info: TypeInfo) -> bool:
+    """Tell whether a decorator may have changed the class, or put something else in its place."""
+    return _noted(info, _IS_REPLACED)
+
+
+def is_without_eq(info: TypeInfo) -> bool:
+    """Tell whether the class says ``eq=False``, as a dataclass can, or what resembles one."""
+    return _noted(info, _WITHOUT_EQ)
+
+
+def _noted(info: TypeInfo, name: str) -> bool:
+    return bool(info.metadata.get(_NOTES, {}).get(name))
+
+
+def _name(decorator: Expression) -> str:
+    function = decorator.callee if isinstance(decorator, CallExpr) else decorator
+    return function.name if isinstance(function, NameExpr | MemberExpr) else ""
+
+
+def _has_eq_false(decorator: Expression) -> bool:
+    if not isinstance(decorator, CallExpr):
+        return False
+    return any(name == "eq" and _is_false(value) for name, value in zip(decorator.arg_names, decorator.args, strict=True))
+
+
+def _is_false(value: Expression | None) -> bool:
+    return isinstance(value, NameExpr) and value.name == "False"
