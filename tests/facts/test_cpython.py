@@ -675,8 +675,11 @@ def test_hooks_run_first_in_the_child_of_a_fork() -> None:
 def test_a_task_that_is_forked_goes_on_in_the_child_before_3_14() -> None:
     """From Python 3.14 on, asyncio finds that the loop is not the running one there, and the task takes no further step."""
 
+    def leave(_loop: asyncio.AbstractEventLoop, _context: object) -> None:
+        os._exit(1)
+
     async def main() -> int:
-        asyncio.get_running_loop().set_exception_handler(lambda *_: os._exit(1))
+        asyncio.get_running_loop().set_exception_handler(leave)
         child = os.fork()
         if not child:
             await asyncio.sleep(0)
