@@ -190,7 +190,7 @@ async def test_a_lambda_has_the_type_of_what_it_returns() -> None:
     """A lambda without parameters needs no annotation."""
     make = singleton(lambda: [1])
     assert assert_type(make(), list[int]) == [1]
-    refused(lambda: make(1))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue, reportUnknownLambdaType]
+    refused(lambda: make(1))  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
 
 
 async def test_a_partial_call_gives_what_its_function_gives() -> None:
@@ -198,7 +198,7 @@ async def test_a_partial_call_gives_what_its_function_gives() -> None:
     make = singleton(partial(plain, "n", flag=True))
     assert assert_type(make(), list[object]) == ["n", 1, True]
     assert assert_type(make(2), list[object]) == ["n", 2, True]
-    refused(lambda: make(nope=1))  # pyright: ignore[reportCallIssue, reportUnknownLambdaType]
+    refused(lambda: make(nope=1))  # pyright: ignore[reportCallIssue]
 
 
 async def test_a_variable_of_a_callable_type_is_a_factory() -> None:
