@@ -244,7 +244,7 @@ class Resource(LoopBound, Generic[T]):
         """Exit the context manager, with the error of which it died if it did."""
         self._log("exiting %s")
         acm, self.acm, self.value = self.acm, None, cast("T", None)
-        if acm is None or self.since is None:
+        if acm is None or not self._was_entered:
             return None
         if cause is None:
             return type(acm).__aexit__(acm, None, None, None)
@@ -253,10 +253,15 @@ class Resource(LoopBound, Generic[T]):
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended, and keeps nothing alive."""
         self.invalidate()
-        if self.since is not None:
+        if self._was_entered:
             self._log("exited %s")
         self.acm = self._hold = None
         super().end(error, cause)
+
+    @property
+    def _was_entered(self) -> bool:
+        """Also if nobody could be told, for want of memory."""
+        return self._hold is not None or self.since is not None
 
     def _log(self, message: str) -> None:
         if _logger.isEnabledFor(logging.DEBUG):  # names are made only if somebody reads them
