@@ -12,11 +12,11 @@ from typing import Any, Literal, Self
 
 import pytest
 
-from asyncio_loop_local import aclose, atexit, enter, enter_once, sticky_acm, sticky_singleton_acm
+from asyncio_loop_local import aclose, atexit, enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
 from asyncio_loop_local._exit_order import Exitable, ExitOrder
 from asyncio_loop_local._loop_state import loop_state
 from lingering import linger
-from recording import Factory, Recorded, enters, exits, keep, on_each_loop, use
+from recording import Factory, Recorded, enters, exits, keep, on_each_loop, turns, use
 
 
 class Open(Exitable):
@@ -293,6 +293,66 @@ async def test_a_factory_called_by_an_exit_after_its_resource_has_ended(log: lis
     await factory.use()
     log.clear()
     return [*exits("0"), *enters("1"), *exits("older", "1")]
+
+
+@pytest.mark.parametrize("is_in_task", [False, True])
+@on_each_loop
+async def test_a_value_made_during_the_end_outlives_who_has_made_it(log: list[str], is_in_task: bool) -> list[str]:
+    """A value with ``close=`` that is made by a resource which is entered while everything ends is closed after that."""
+
+    def make() -> str:
+        log.append("made")
+        return "value"
+
+    value = singleton(make, close=lambda _: log.append("closed"))
+
+    class User(Recorded):
+        async def __aenter__(self) -> Self:
+            await super().__aenter__()
+            if is_in_task:
+                await asyncio.create_task(self._make())
+            else:
+                value()
+            await asyncio.sleep(0)
+            log.append("has it")
+            return self
+
+        async def _make(self) -> None:
+            value()
+
+    user = User(log, "user")
+    user.may_enter.clear()
+    entering = asyncio.create_task(enter(user))
+    await user.entering.wait()
+    closing = asyncio.create_task(aclose())
+    await turns()
+    user.may_enter.set()
+    await asyncio.gather(entering, closing)
+    return [*enters("user"), "made", "has it", *exits("user"), "closed"]
+
+
+@pytest.mark.parametrize("way", ["end", "aclose", "release"])
+@on_each_loop
+async def test_no_code_of_an_exit_gets_what_is_being_exited(log: list[str], way: str) -> list[str]:
+    """An exit that asks for its own value gets a new one, which is exited too."""
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(len(made))
+        return made[-1]
+
+    def close(number: int) -> None:
+        if number < 2:
+            assert value() == number + 1
+        log.append(f"closed {number}")
+
+    value = singleton(make, close=close)
+    assert value() == 0
+    if way == "aclose":
+        await aclose()
+    elif way == "release":
+        await release(value)
+    return [f"closed {number}" for number in range(3)]
 
 
 # What it costs.
