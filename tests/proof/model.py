@@ -58,6 +58,7 @@ class Op:
 
 Ops = tuple[Op, ...]
 Door = Literal["factory", "kept", "once", "sticky", "enter"]
+Checked = Literal["checked", "closed", "connected"]  # a sticky factory, a plain function and a coroutine function with ``close=``
 
 
 class Turns(Op):
@@ -93,6 +94,29 @@ class Use(Op):
     which: int
 
 
+class Block(Op):
+    """Runs a block of a factory with ``valid=``, of the object of the first call, if that is ``kept``: what it does in there."""
+
+    which: int
+    ops: Ops = ()
+    kept: int = 0
+
+
+class Get(Op):
+    """Asks once for a value that is checked, or closed, or both; by the object of the first call, if that is ``kept``."""
+
+    door: Checked
+    which: int
+    kept: int = 0
+
+
+class Spoil(Op):
+    """Makes one of the values that can be found no longer good, the last one first; if it ``fails``, ``valid`` fails, once."""
+
+    which: int
+    fails: int = 0
+
+
 class Call(Op):
     """Calls a plain singleton."""
 
@@ -115,7 +139,7 @@ class Store(Op):
 class Release(Op):
     """Releases what a factory has made."""
 
-    what: Literal["resource", "value", "run"]
+    what: Literal["resource", "value", "run"] | Checked
     which: int
 
 
@@ -257,8 +281,14 @@ class Instance(Owner):
     task: asyncio.Task[Any] | None = None
     killed: bool = False
     by_end: bool = False
+    in_end: bool = False  # it was no longer good, and may have been exited for that or since everything ends
     leaves_by: int | None = None  # the turn in which it must begin to be exited, since another one was made in its place
     kill: Callable[[], object] | None = None
+    is_checked: bool = False
+    is_good: bool = True
+    valid_fails: bool = False  # the next time
+    holders: int = 0  # blocks
+    free_since: int | None = None  # in which turn it was first seen to be no longer good, and held by nothing
     body: AbstractAsyncContextManager[None] | None = None
 
 
@@ -281,6 +311,7 @@ class Slot:
     spent: bool = False
     released: bool = False
     abandoned: bool = False
+    retired: bool = False
 
 
 @dataclass(eq=False)
@@ -303,11 +334,13 @@ class Counts:
     cancelled: int = 0
     refused: int = 0
     turns: int = 0
+    retired: int = 0
 
     def __str__(self) -> str:
         return (
             f"{self.histories:,} histories, {self.operations:,} operations in {self.turns:,} turns of the loop; "
-            f"{self.opened:,} resources opened, {self.closed:,} closed; {self.errors:,} errors raised and reported; "
+            f"{self.opened:,} resources opened, {self.closed:,} closed, {self.retired:,} of them as they were no longer good; "
+            f"{self.errors:,} errors raised and reported; "
             f"{self.cancelled:,} tasks cancelled; {self.refused:,} calls refused, as they would have waited for themselves"
         )
 
@@ -364,6 +397,7 @@ class Monitor:
         self.run_values: dict[int, dict[str, object]] = {}
         self.runs: dict[int, Run] = {}
         self.leaving: dict[object, Slot] = {}
+        self.unborn: dict[object, list[Slot]] = {}  # released before their runs have begun, which they do all the same
         self.serial = 0
         self.acloses = 0
         self.using = 0
@@ -498,15 +532,16 @@ class Monitor:
             if self.places.get(slot.place) is slot:
                 del self.places[slot.place]
 
-    def refused(self, error: RuntimeError, target: Using | Slot | Run | None) -> None:
-        """A call would have waited for itself: is that so?"""
+    def refused(self, error: RuntimeError, target: Using | Slot | Run | None, leaving: Slot | None = None) -> None:
+        """A call would have waited for itself: is that so? One that releases may have met what has been on its way out before."""
         counts.refused += 1
         self.note(f"{self.who()} is refused: {error}")
         owner, message = _owner.get(), str(error)
         if "would wait for ever" in message:
             is_known = target is not None or not self.is_ending()  # else it may be of one that is on its way out
             # A run that calls aclose() waits for everything; a hang would show if too few were refused.
-            leads = "aclose()" in message or (target is not None and any(_leads_to(target, asker) for asker in _askers()))
+            targets = [each for each in (target, leaving) if each is not None]
+            leads = "aclose()" in message or any(_leads_to(each, asker) for each in targets for asker in _askers())
             if not _askers() or (is_known and not leads):
                 self.broken(f"{self.who()} was refused, though it would not have waited for itself: {error}")
             if owner is not None and isinstance(target, Using) and not owner.uses.get(target.slot):
@@ -534,10 +569,12 @@ class Monitor:
 
     def made(self, place: object, which: int, name: str) -> Instance:
         """A new instance, for those who asked in that place."""
-        slot = self.places.get(place)
+        unborn = self.unborn.get(place)
+        slot = unborn.pop(0) if unborn else self.places.get(place)
         instance = Instance(f"{name}{which}.{len(self.instances)}", which=which, slot=slot)
+        instance.is_checked = name == "c" or (name in "st" and which % 2 == 0)
         self.instances.append(instance)
-        if slot is None or slot.spent:
+        if slot is None or (slot.spent and not (slot.released and slot.instance is None)):
             self.broken(f"{instance.name} was made, though nobody had asked for it")
         elif slot.instance is not None and slot.instance.phase != "made":
             instance.slot = anew = self._begin_anew(slot)
@@ -577,16 +614,59 @@ class Monitor:
         slot = instance.slot
         if instance.phase != "open":
             self.broken(f"{instance.name} was exited while it was {instance.phase}")
-        if instance.task is not asyncio.current_task():
+        if instance.task is not None and instance.task is not asyncio.current_task():
             self.broken(f"{instance.name} was not exited in its own task")
         if instance.leaves_by is not None and instance.leaves_by < self.turn():
             self.broken(f"another one was made in the place of {instance.name}, which was open")
         if slot is not None:
             self._begin_anew(slot)
-        if not (instance.killed or (slot is not None and (slot.released or slot.abandoned))):
+        if slot is not None and slot.retired and not (instance.killed or slot.released):
+            instance.in_end = self.is_ending()
+            self._retires(instance, slot)
+        elif not (instance.killed or (slot is not None and (slot.released or slot.abandoned))):
             instance.by_end = True
             self._ends(instance, slot)
         instance.phase = "exiting"
+
+    # what is no longer good
+
+    def judge(self, instance: Instance) -> bool:
+        """The library asks whether a value is still good."""
+        slot = instance.slot
+        self.note(f"{self.who()} asks whether {instance.name} is good, which is {instance.is_good}")
+        if slot is None or slot.spent or instance.phase != "open":
+            self.broken(f"{self.who()} asks whether {instance.name} is good, which nobody may find any more")
+        elif instance.valid_fails:
+            instance.valid_fails = False
+            raise self.boom(f"valid of {instance.name}")
+        elif not instance.is_good:
+            counts.retired += 1
+            slot.retired = True
+            self._begin_anew(slot)
+        return instance.is_good
+
+    def _retires(self, instance: Instance, slot: Slot) -> None:
+        """It is exited since it is no longer good: does nothing hold it any more?"""
+        if instance.holders and not instance.in_end:
+            self.broken(f"{instance.name} is exited while {instance.holders} blocks hold it")
+        for other in self._owners():
+            is_user = other is not instance and other.uses.get(slot) and other.is_alive()
+            if is_user and not (instance.in_end and self._circle(instance, other)):
+                self.broken(f"{instance.name} is exited before {other.name}, which has acquired it")
+
+    def look_for_forgotten(self) -> None:
+        """What is no longer good, and held by nothing, must not stay open."""
+        turn = self.turn()
+        for instance in self.instances:
+            slot = instance.slot
+            if slot is None or not slot.retired or instance.phase != "open":
+                continue
+            if instance.holders or slot.waiters or self._is_used(instance):
+                instance.free_since = None
+            elif instance.free_since is None:
+                instance.free_since = turn
+            elif turn - instance.free_since > 3:
+                self.broken(f"{instance.name} stays open, though it is no longer good, and nothing holds it")
 
     def exit_ends(self, instance: Instance, error: BaseException | None) -> None:
         counts.closed += 1
@@ -671,7 +751,7 @@ class Monitor:
                 continue
             if instance.slot is not None and instance.slot.released:
                 continue
-            if instance.by_end and (
+            if (instance.by_end or instance.in_end) and (
                 (owner is None and self.acloses_ever) or (owner is not None and self._circle(instance, owner))
             ):
                 continue
@@ -801,6 +881,7 @@ class Program:
         self._objects: dict[int, Entered] = {}
         self._stickies: dict[int, StickyACM[Instance]] = {}
         self._kept: dict[int, StickyACM[Instance]] = {}
+        self._kept_checked: dict[object, Any] = {}
         self._kept_runs: dict[int, Coroutine[Any, Any, object]] = {}
         self._callbacks: dict[int, Callable[[Registration], Awaitable[None]]] = {}
         self._started = 0
@@ -809,7 +890,7 @@ class Program:
     def let_go(self) -> None:
         """Refers to nothing of the loop any more; an object that a call has given refers to the loop of that call."""
         self.monitor.let_go()
-        for kept in (self._kept, self._kept_runs, self._stickies, self._objects, self._callbacks):
+        for kept in (self._kept, self._kept_checked, self._kept_runs, self._stickies, self._objects, self._callbacks):
             kept.clear()
 
     def attempt(self, *what: object) -> int:
@@ -854,14 +935,51 @@ class Program:
 
     # the factories, which the wrapped ones of this module call
 
-    def make(self, which: int) -> Entered:
-        place = ("factory", which)
-        instance = self.monitor.made(place, which, "f")
+    def make(self, which: int, door: Literal["factory", "checked"] = "factory") -> Entered:
+        place = (door, which)
+        return Entered(self, which, place, self._made_by_function(place, which, door[0]))
+
+    def make_closed(self, which: int) -> Instance:
+        instance = self._made_by_function(("closed", which), which, "s")
+        _asker.set(instance)
+        counts.opened += 1
+        instance.begun = True
+        self.monitor.enter_ends(instance, None)
+        return instance
+
+    def _made_by_function(self, place: object, which: int, name: str) -> Instance:
+        instance = self.monitor.made(place, which, name)
         _owner.set(instance)
         for op in self.history.resources[which].make:
             instance.begun = True
             self.do_now(op, instance.name, self.attempt("make", which))
-        return Entered(self, which, place, instance)
+        return instance
+
+    async def connect(self, which: int) -> Instance:
+        monitor = self.monitor
+        instance = monitor.made(("connected", which), which, "t")
+        _owner.set(instance)
+        _asker.set(instance)
+        monitor.enter_begins(instance)
+        try:
+            await self.do_step(instance, "enter", [])
+        except BaseException as error:
+            monitor.enter_ends(instance, error)
+            raise
+        if instance.task is not None:
+            instance.kill = instance.task.cancel
+        monitor.enter_ends(instance, None)
+        return instance
+
+    async def close(self, instance: Instance) -> None:
+        monitor = self.monitor
+        monitor.exit_begins(instance)
+        try:
+            await self.do_step(instance, "exit", [])
+        except BaseException as error:
+            monitor.exit_ends(instance, error)
+            raise
+        monitor.exit_ends(instance, None)
 
     async def run(self, which: int) -> object:
         _asker.set(self.monitor.runs[which])
@@ -912,6 +1030,10 @@ class Program:
                             continue
                 case Use(door, which):
                     await self._use(door, which % len(self.history.resources), held)
+                case Block(which, body, kept):
+                    await self._block(which % len(self.history.resources), kept, body, held, where, attempt)
+                case Get(checked, which, kept):
+                    await self._get(checked, which % len(self.history.resources), kept, held)
                 case Await(which, kept):
                     if self.monitor.main_done and _owner.get() is None and self.history.end != "close":
                         return  # as what is spawned then, below
@@ -937,6 +1059,7 @@ class Program:
                 case _:
                     self.do_now(op, where, attempt)
             self.monitor.touch(held)
+            self.monitor.look_for_forgotten()
 
     def do_now(self, op: Op, where: str, attempt: int) -> None:
         """Does what need not wait."""
@@ -965,6 +1088,16 @@ class Program:
                     if registration.which == which and not registration.begun and registration.unregistered is None:
                         registration.unregistered = monitor.turn()
                 asyncio_loop_local.atexit.unregister(self._callback(which))
+            case Spoil(which, fails):
+                found = [slot.instance for slot in monitor.places.values() if slot.instance is not None]
+                found = [each for each in found if each.phase == "open" and each.is_checked]
+                if found:
+                    instance = found[-1 - which % len(found)]
+                    monitor.note(f"{instance.name} is {'hard to judge' if fails else 'no longer good'}")
+                    if fails:
+                        instance.valid_fails = True
+                    else:
+                        instance.is_good = False
             case Cancel(which):
                 tasks = [task for task in monitor.user_tasks if not task.done()]
                 if tasks:
@@ -1047,6 +1180,63 @@ class Program:
         if (instance := monitor.got(using, value)) is not None:
             held.append(instance)
 
+    def _checked(self, door: Checked, which: int, kept: int) -> Any:
+        """What a call gives."""
+        if not kept:
+            return CHECKED[door][which % 2](which)
+        known = self._kept_checked.get((door, which))
+        return known or self._kept_checked.setdefault((door, which), CHECKED[door][which % 2](which))
+
+    def _has_enough(self, place: object) -> bool:
+        """As with other resources."""
+        return sum(instance.slot is not None and instance.slot.place == place for instance in self.monitor.instances) > _INSTANCES
+
+    async def _get(self, door: Checked, which: int, kept: int, held: list[Instance]) -> None:
+        monitor = self.monitor
+        place = (door, which)
+        if self._has_enough(place):
+            return
+        using = monitor.ask(place, f"{door} {which}")
+        try:
+            value = self._checked(door, which, kept and door != "closed")
+            if door != "closed":
+                value = await value
+        except (asyncio.CancelledError, Exception) as error:
+            monitor.not_got(using, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+            return
+        if (instance := monitor.got(using, value)) is not None and _owner.get() not in (None, instance):
+            held.append(instance)  # nothing keeps itself open
+
+    async def _block(self, which: int, kept: int, body: Ops, held: list[Instance], where: str, attempt: int) -> None:
+        monitor = self.monitor
+        place = ("checked", which)
+        if self._has_enough(place):
+            return
+        using = monitor.ask(place, f"a block of checked {which}")
+        instance: Instance | None = None
+        has_begun = False
+        try:
+            async with self._checked("checked", which, kept) as value:
+                has_begun = True
+                if (instance := monitor.got(using, value)) is None:
+                    return
+                if _owner.get() not in (None, instance):
+                    held.append(instance)
+                instance.holders += 1
+                try:
+                    monitor.touch([instance])
+                    await self.do(body, [*held, instance], where, attempt)
+                finally:
+                    instance.holders -= 1
+        except (asyncio.CancelledError, Exception) as error:
+            if has_begun:
+                raise
+            monitor.not_got(using, error)
+            if isinstance(error, asyncio.CancelledError):
+                raise
+
     def _object(self, which: int) -> Entered:
         return self._objects.setdefault(which, Entered(self, which, ("once", which)))
 
@@ -1087,7 +1277,8 @@ class Program:
             await release(call_run, which)
             return
         which %= len(self.history.resources)
-        place = ("factory", which)
+        place = ("factory" if what == "resource" else what, which)
+        factory: Callable[[int], object] = make if what == "resource" else CHECKED[cast("Checked", what)][which % 2]
         slot, leaving = monitor.places.get(place), monitor.leaving.get(place)
         is_ending = monitor.is_ending()  # then it may be on its way out already, and what is found is an older one
         expected = slot is not None and slot.instance is not None
@@ -1098,15 +1289,17 @@ class Program:
                 slot.released = True
                 monitor.spend(slot)
                 monitor.leaving[place] = slot
+                if slot.instance is None and what == "connected":
+                    monitor.unborn.setdefault(place, []).append(slot)
                 if is_used:
                     monitor.broken(f"{monitor.who()} may release {slot.instance and slot.instance.name}, which is in use")
 
         target = slot or leaving
         try:
             with _waiting_for(target):
-                was_there = await _stepped(release(make, which), accepted)
+                was_there = await _stepped(release(factory, which), accepted)
         except RuntimeError as error:
-            monitor.refused(error, target)
+            monitor.refused(error, target, leaving)
             return
         except Exception as error:
             monitor.delivered(error, monitor.to_waiters)
@@ -1213,6 +1406,47 @@ _program: list[Program] = []  # the one that runs, if any
 def make(which: int) -> Entered:
     """A resource of the program that runs."""
     return _program[-1].make(which)
+
+
+def make_checked(which: int) -> Entered:
+    """A resource of the program that runs."""
+    return _program[-1].make(which, "checked")
+
+
+def make_closed(which: int) -> Instance:
+    """A value of the program that runs."""
+    return _program[-1].make_closed(which)
+
+
+async def connect(which: int) -> Instance:
+    """A value of the program that runs."""
+    return await _program[-1].connect(which)
+
+
+async def close(instance: Instance) -> None:
+    """Closes a value of the program that runs."""
+    await _program[-1].close(instance)
+
+
+def judge(instance: Instance) -> bool:
+    """Whether a value of the program that runs is still good."""
+    return _program[-1].monitor.judge(instance)
+
+
+def own_key(which: int) -> int:
+    """What counts in a call."""
+    return which
+
+
+# Of each kind one, and another one, which differs: in what is said by ``key=``, and in that nothing is checked.
+CHECKED: dict[Checked, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
+    "checked": (
+        sticky_singleton_acm(make_checked, valid=judge),
+        sticky_singleton_acm(make_checked, valid=judge, key=own_key),
+    ),
+    "closed": (singleton(make_closed, close=close, valid=judge), singleton(make_closed, close=close)),
+    "connected": (singleton(connect, close=close, valid=judge, key=own_key), singleton(connect, close=close)),
+}
 
 
 @singleton

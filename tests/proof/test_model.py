@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Literal
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -22,17 +23,21 @@ from hypothesis import strategies as st
 
 import collector
 import model
+from asyncio_loop_local._sticky_acm import CheckedStickyCall
 from deterministic_loop import DeterministicLoop
 from model import (
     Aclose,
     Await,
+    Block,
     Broken,
     Call,
     Cancel,
+    Checked,
     Door,
     End,
     Fail,
     Forever,
+    Get,
     Guard,
     History,
     Kill,
@@ -43,6 +48,7 @@ from model import (
     Resource,
     Sleep,
     Spawn,
+    Spoil,
     Store,
     Stubborn,
     Together,
@@ -55,6 +61,8 @@ from model import (
 Choose = Callable[[int], int]  # one of the first so many numbers; the smaller, the simpler is what comes of it
 
 _DOORS: tuple[Door, ...] = ("factory", "once", "enter", "sticky", "kept")
+_RELEASED: tuple[Literal["resource"] | Checked, ...] = ("resource", "checked", "closed", "connected")
+_CHECKED: tuple[Checked, ...] = ("checked", "closed", "connected")
 _ENDS: tuple[End, ...] = ("runner", "close", "run", "aclose", "twice", "shutdown")
 
 
@@ -102,18 +110,28 @@ class _Writer:
     def _use(self) -> Op:
         return Use(_DOORS[self._choose(len(_DOORS))], self._choose(self._resources))
 
+    def _get(self) -> Op:
+        return Get(_CHECKED[self._choose(3)], self._choose(self._resources), self._choose(2))
+
     def _anything(self, depth: int) -> Op:
         """What both the user's code and that of resources does."""
         choose = self._choose
-        match choose(12):
+        match choose(16):
             case 0 | 1 | 2:
                 return self._use()
+            case 11:
+                return self._get()
+            case 12:
+                return Spoil(choose(3), choose(8) // 7)
+            case 13 | 14:
+                ops = self._ops(4, self._op_inside_quiet, depth=depth - 1) if depth > 0 else ()
+                return Block(choose(self._resources), ops, choose(2))
             case 3 | 4:
                 return self._wait()
             case 5:
                 return Await(choose(2), choose(2))
             case 6:
-                return Release("resource", choose(self._resources))
+                return Release(_RELEASED[choose(4)], choose(self._resources))
             case 7:
                 return Register(choose(2))
             case 8:
@@ -167,6 +185,10 @@ class _Writer:
                 return Turns(1 + self._choose(5))
             case 4:
                 return self._use()
+            case 5 if depth > 0:
+                return Block(self._choose(self._resources), self._ops(4, self._op_of_user, depth=depth - 1), self._choose(2))
+            case 6:
+                return Spoil(self._choose(3), self._choose(8) // 7) if self._choose(2) else self._get()
             case _:
                 return self._anything(depth)
 
@@ -207,6 +229,7 @@ def test_random_histories() -> None:
         check_any(1_000, seed=0)
     assert model.counts.histories - before.histories >= 1_300
     assert model.counts.opened - before.opened == model.counts.closed - before.closed >= 2_000
+    assert model.counts.retired - before.retired >= 200
     assert model.counts.errors - before.errors >= 400
     assert model.counts.cancelled - before.cancelled >= 200
 
@@ -222,6 +245,18 @@ def test_a_broken_promise_is_found() -> None:
     with collector.disabled(), pytest.raises(Broken, match=r"f0\.0 is still open") as caught:
         check(history, prepare=lose_what_is_open)
     assert f"main={history.main!r}" in str(caught.value)
+    gc.collect()
+
+
+def test_a_value_that_is_exited_under_a_block_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A library that does not heed the blocks, or forgets what they have left, would be found out."""
+    main = (Block(0, (Spoil(0), Block(0), Sleep(1))), Turns(9))
+    check(History(main=main))
+    for is_held, message in (False, r"c0\.0 is exited while 1 blocks hold it"), (True, r"c0\.0 stays open"):
+        with monkeypatch.context() as patched:
+            patched.setattr(CheckedStickyCall, "is_held", is_held)
+            with collector.disabled(), pytest.raises(Broken, match=message):
+                check(History(main=main))
     gc.collect()
 
 
