@@ -1,4 +1,4 @@
-"""Every block of every page in docs is run, or type-checked, and prints what the page says that it prints.
+"""Every block of every page in docs is run, prints what the page says that it prints, and is type-checked.
 
 What a page may hold (those of the plugin's codes, and the README, have forms of their own: test_mypy_plugin.py, test_readme.py):
 
@@ -272,7 +272,6 @@ TO_BE_TYPED = {
     "how-to/fastapi": "being rewritten",
     "how-to/flask-and-django": "being rewritten",
     "how-to/sdk": "being rewritten",
-    "checkers": "being rewritten",
     "mypy/loop-local-check": "being rewritten",
 }
 
@@ -300,9 +299,11 @@ def modules_of(name: str, page: Page) -> Iterator[tuple[str, str]]:
     module = text = ""
 
     def padded(text: str, block: Block) -> str:
+        code = block.text
         for file, known in files.items():
-            block = block._replace(text=re.sub(rf"^from {file} import", f"from {known} import", block.text, flags=re.MULTILINE))
-        return text + "\n" * (block.line - 1 - text.count("\n")) + block.text
+            code = re.sub(rf"^from {file} import ", f"from {known} import ", code, flags=re.MULTILINE)
+            code = re.sub(rf"^import {file}$", f"import {known} as {file}", code, flags=re.MULTILINE)
+        return text + "\n" * (block.line - 1 - text.count("\n")) + code
 
     for block in page.blocks:
         if block.language != "python" or any(mark.startswith("untyped") for mark in block.marks):
@@ -325,15 +326,17 @@ def modules_of(name: str, page: Page) -> Iterator[tuple[str, str]]:
 def test_blocks_are_checked_with_those_that_they_go_on_with() -> None:
     """A block that begins with an import is a module; what is shown later as the same file is what blocks below import."""
     file = '```python title="a.py"\nx = {}\n```\n'
-    code = "```python\nfrom a import x\n```\n```python\nprint(x)\n```\n"
+    code = "```python\nimport a\n```\n```python\nfrom a import x\n```\n```python\nprint(x)\n```\n"
     modules = dict(modules_of("the-page", read("#\n\n" + file.format(1) + code + file.format(2) + code)))
     assert [(name, text.strip()) for name, text in modules.items()] == [
         ("the_page_4", "x = 1"),
-        ("the_page_13", "x = 2"),
-        ("the_page_7", "from the_page_4 import x\n\n\nprint(x)"),
-        ("the_page_16", "from the_page_13 import x\n\n\nprint(x)"),
+        ("the_page_7", "import the_page_4 as a"),
+        ("the_page_16", "x = 2"),
+        ("the_page_10", "from the_page_4 import x\n\n\nprint(x)"),
+        ("the_page_19", "import the_page_16 as a"),
+        ("the_page_22", "from the_page_16 import x\n\n\nprint(x)"),
     ]
-    assert modules["the_page_7"].splitlines()[9] == "print(x)"
+    assert modules["the_page_10"].splitlines()[12] == "print(x)", "at its line of the page"
 
 
 def checked_modules() -> dict[str, str]:
