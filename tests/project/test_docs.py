@@ -1,4 +1,4 @@
-"""Every block of every page in docs is run, or type-checked, and prints what the page says that it prints.
+"""Every block of every page in docs is run, prints what the page says that it prints, and is type-checked.
 
 What a page may hold (those of the plugin's codes, and the README, have forms of their own: test_mypy_plugin.py, test_readme.py):
 
@@ -10,8 +10,10 @@ What a page may hold (those of the plugin's codes, and the README, have forms of
   ``...`` stands for any text, lines or a part of one.
 - ``<!-- raises -->`` above: the block ends with an error, and the text below is the end of what Python says of it,
   ``RuntimeError: no running event loop``.
-- ``<!-- typed -->`` above: the block is **only type-checked**, by mypy, strict and with the plugin, as a module of its own.
-  A line that is wrong ends with the code that mypy gives to it: ``# error: [arg-type]``.
+- All of these are **type-checked**, by mypy, strict and with the plugin, and by pyright, strict; blocks that go on as one
+  module with those before them. A line that is wrong ends with the code that mypy gives to it: ``# error: [arg-type]``.
+  There, and nowhere else, pyright may find an error too. ``<!-- typed -->`` above: the block is not run, and is a module of its
+  own. ``<!-- untyped: reason -->`` above: it is run, and no checker could read it.
 - ````` ```python title="service.py" `````, or ``ini`` and the like, is **a file**, with that name in the page's directory. It is
   not run, but compiled; blocks after it can import it, and commands can run it. A later one of the same name takes its place.
 - ````` ```console ````` holds commands, ``$ python service.py``, which are run in that directory, and their output, in which
@@ -33,6 +35,7 @@ import doctest
 import json
 import os
 import re
+import sys
 import textwrap
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
@@ -58,7 +61,7 @@ CODES = {page for page in DOCS.glob("mypy/loop-local-*.md") if page.stem != "loo
 PAGES = sorted({*DOCS.rglob("*.md")} - CODES)
 NAMES = [page.relative_to(DOCS).with_suffix("").as_posix() for page in PAGES]
 SHOWN = {"toml", "ini", "yaml", "bash", "json", "html"}
-MARK = re.compile(r"<!-- (goes on|raises|typed|not run: [^>]+|run|with (\w+) as ([^>]+?))(?: -->)?")
+MARK = re.compile(r"<!-- (goes on|raises|typed|untyped: [^>]+|not run: [^>]+|run|with (\w+) as ([^>]+?))(?: -->)?")
 
 OTHERS = re.compile(r"<!-- (begin|end|Written by)\b")  # marks of what scripts write into pages
 
@@ -262,30 +265,117 @@ def test_a_block_that_begins_with_an_import_knows_nothing_of_those_before_it(tmp
     assert 'page.md", line 9' in outcomes[2]["traceback"]
 
 
-def typed_blocks() -> dict[str, Block]:
-    """Those that are only type-checked, by the name of the file that each becomes."""
+# Not yet type-checked, with the reason.
+TO_BE_TYPED = {
+    "pytest-plugin": "being rewritten",
+    "how-to/pytest": "being rewritten",
+    "how-to/fastapi": "being rewritten",
+    "how-to/flask-and-django": "being rewritten",
+    "how-to/sdk": "being rewritten",
+    "mypy/loop-local-check": "being rewritten",
+}
+
+UNKNOWN_PARTS = "# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false\n"
+
+# What checkers are told not to report, since it is not the page's own: celery has no types, and the annotations of nats and redis
+# leave parts out. Code written for the older package uses private names.
+TOLD: dict[str, str] = {
+    "how-to/celery": '# mypy: disable-error-code="import-untyped, untyped-decorator"\n'
+    "# pyright: reportMissingTypeStubs=false, reportUnknownMemberType=false, reportUntypedFunctionDecorator=false\n",
+    "how-to/clients-that-close": UNKNOWN_PARTS,
+    "how-to/nats": "# mypy: disable-error-code=no-untyped-call\n" + UNKNOWN_PARTS,
+    "how-to/redis": UNKNOWN_PARTS,
+    "from-the-older-package": "# pyright: reportPrivateUsage=false\n",
+}
+
+
+def modules_of(name: str, page: Page) -> Iterator[tuple[str, str]]:
+    """The modules that a page's blocks are for a checker, and their names; lines have the numbers that they have in the page.
+
+    A file is a module too. It may be shown several times: the blocks that import it mean the last one above them.
+    """
+    prefix = re.sub(r"\W", "_", name)
+    files: dict[str, str] = {}
+    module = text = ""
+
+    def padded(text: str, block: Block) -> str:
+        code = block.text
+        for file, known in files.items():
+            code = re.sub(rf"^from {file} import ", f"from {known} import ", code, flags=re.MULTILINE)
+            code = re.sub(rf"^import {file}$", f"import {known} as {file}", code, flags=re.MULTILINE)
+        return text + "\n" * (block.line - 1 - text.count("\n")) + code
+
+    for block in page.blocks:
+        if block.language != "python" or any(mark.startswith("untyped") for mark in block.marks):
+            continue
+        if block.title or "typed" in block.marks:
+            alone = f"{prefix}_{block.line}"
+            yield alone, padded(TOLD.get(name, ""), block)
+            files[block.title.removesuffix(".py") or alone] = alone
+        else:
+            if "goes on" not in block.marks and re.match(r"(import|from) ", block.text):
+                if text:
+                    yield module, text
+                module, text = f"{prefix}_{block.line}", TOLD.get(name, "")
+            text = padded(text, block)
+            module = module or f"{prefix}_{block.line}"
+    if text:
+        yield module, text
+
+
+def test_blocks_are_checked_with_those_that_they_go_on_with() -> None:
+    """A block that begins with an import is a module; what is shown later as the same file is what blocks below import."""
+    file = '```python title="a.py"\nx = {}\n```\n'
+    code = "```python\nimport a\n```\n```python\nfrom a import x\n```\n```python\nprint(x)\n```\n"
+    modules = dict(modules_of("the-page", read("#\n\n" + file.format(1) + code + file.format(2) + code)))
+    assert [(name, text.strip()) for name, text in modules.items()] == [
+        ("the_page_4", "x = 1"),
+        ("the_page_7", "import the_page_4 as a"),
+        ("the_page_16", "x = 2"),
+        ("the_page_10", "from the_page_4 import x\n\n\nprint(x)"),
+        ("the_page_19", "import the_page_16 as a"),
+        ("the_page_22", "from the_page_16 import x\n\n\nprint(x)"),
+    ]
+    assert modules["the_page_10"].splitlines()[12] == "print(x)", "at its line of the page"
+
+
+def checked_modules() -> dict[str, str]:
+    """Those of all pages, by the name of the file that each becomes."""
     return {
-        f"{re.sub(r'[^a-z]', '_', name)}_{block.line}.py": block
+        f"{module}.py": text
         for name, path in zip(NAMES, PAGES, strict=True)
-        for block in read(path.read_text(encoding="utf-8")).blocks
-        if "typed" in block.marks
+        if name not in TO_BE_TYPED
+        for module, text in modules_of(name, read(path.read_text(encoding="utf-8")))
     }
 
 
-def test_typed_blocks_are_found_right_or_wrong_as_they_say(tmp_path: Path) -> None:
-    """mypy, strict and with the plugin, finds in each just what its comments say, in these lines."""
-    blocks = typed_blocks()
-    mypy_runs.write(tmp_path, {name: block.text for name, block in blocks.items()})
-    told = [line for line in mypy_runs.run(tmp_path, "mypy", ".") if ": error: " in line]
-    found = {(*line.split(":")[:2], line.rpartition("  ")[2]) for line in told}
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize("checker", ["mypy", "pyright"])
+def test_each_block_is_found_right_or_wrong_as_it_says(checker: str, tmp_path: Path) -> None:
+    """mypy, strict and with the plugin, finds just what the comments of a page say; pyright, strict, nothing in other lines."""
+    modules = checked_modules()
+    assert modules
+    mypy_runs.write(tmp_path, modules)
+    (tmp_path / "pyrightconfig.json").write_text('{"typeCheckingMode": "strict"}')
     expected = {
-        (name, str(number), code)
-        for name, block in blocks.items()
-        for number, line in enumerate(block.text.splitlines(), 1)
-        for code in re.findall(r"\[[\w-]+\]", line.partition("# error: ")[2])
+        (name, number): set(re.findall(r"\[[\w-]+\]", line.partition("# error: ")[2]))
+        for name, text in modules.items()
+        for number, line in enumerate(text.splitlines(), 1)
+        if "# error: " in line
     }
-    assert blocks
-    assert found == expected
+    found: dict[tuple[str, int], set[str]] = {}
+    if checker == "mypy":
+        for line in mypy_runs.run(tmp_path, "mypy", "."):
+            if error := re.match(r"(\S+):(\d+): error: .*(\[[\w-]+\])$", line):
+                found.setdefault((error[1], int(error[2])), set()).add(error[3])
+        assert found == expected
+    else:
+        done = run_python("-m", "pyright", "--pythonpath", sys.executable, cwd=tmp_path, env=mypy_runs.environment())
+        for line in done.stdout.splitlines():
+            if error := re.match(r".*/(\S+):(\d+):\d+ - error: (.*)", line):
+                found.setdefault((error[1], int(error[2])), set()).add(error[3])
+        assert found, done.stdout
+        assert {at: errors for at, errors in found.items() if at not in expected} == {}
 
 
 MODULES = [f"asyncio_loop_local.{module.name}" for module in iter_modules(asyncio_loop_local.__path__)]
