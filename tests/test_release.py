@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -1073,7 +1074,8 @@ async def test_release_all_with_an_argument_whose_hash_fails_by_then_loses_no_ex
     await make("text")
     del log[:]
     Fickle.fails = True
-    with pytest.raises(ValueError, match="no hash any more"):
+    keeps_hashes = sys.version_info >= (3, 15)  # a tuple does, and asks nobody again
+    with nullcontext() if keeps_hashes else pytest.raises(ValueError, match="no hash any more"):
         await release_all(make)
     await turns()
     Fickle.fails = False
