@@ -11,11 +11,11 @@ from typing import Any, Self
 
 import pytest
 
+import asyncio_loop_local
 import collector
 from asyncio_loop_local import (
     LoopLocalStorage,
     LoopVar,
-    Token,
     aclose,
     atexit,
     enter,
@@ -686,14 +686,14 @@ def test_a_token_of_a_variable_with_close_keeps_no_loop_alive(run: Run) -> None:
     """A token, which keeps the value from before, does not keep the value that it has set, nor the loop."""
     alive = Alive()
 
-    async def main() -> Token[Closing]:
+    async def main() -> asyncio_loop_local.Token[Closing]:
         token = variable.set(Closing())
         alive.watch(asyncio.get_running_loop(), variable.get())
         return token
 
     token = run(main())
     assert alive.still() == []
-    assert token.old_value is Token.MISSING
+    assert token.old_value is asyncio_loop_local.Token.MISSING
 
 
 @on_each_loop
