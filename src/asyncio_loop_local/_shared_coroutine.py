@@ -106,6 +106,8 @@ class ReusableCoroutine(Coroutine[Any, Any, T_co], CallResult):
         except BaseException:
             self._drivers.pop(driver, None)
             raise
+        finally:
+            del driver  # this frame is held by the traceback of an error that the task keeps
 
     def throw(self, typ: Any, val: BaseException | object = None, tb: TracebackType | None = None, /) -> Any:
         driver = _driver()
@@ -116,6 +118,8 @@ class ReusableCoroutine(Coroutine[Any, Any, T_co], CallResult):
         except BaseException:
             self._drivers.pop(driver, None)
             raise
+        finally:
+            del driver, typ, val, tb, error
 
     def close(self) -> None:
         """Let go of what the task that calls this has waited for; others go on."""

@@ -11,9 +11,11 @@ from typing import Any, Self
 
 import pytest
 
+import asyncio_loop_local
 import collector
 from asyncio_loop_local import (
     LoopLocalStorage,
+    LoopVar,
     aclose,
     atexit,
     enter,
@@ -189,6 +191,66 @@ async def hold_in_failures(alive: Alive) -> None:
         await use(sticky_singleton_acm(FailsToEnter)())
 
 
+class Closing(Held):
+    """Something that has to be closed, and that refers to what it uses."""
+
+    used: object = None
+
+    async def aclose(self) -> None:
+        assert self.loop is asyncio.get_running_loop()
+
+
+close_it = singleton(Closing, close=Closing.aclose)
+variable = LoopVar("variable", factory=Closing, close=Closing.aclose)
+
+
+@singleton(close=Closing.aclose)
+async def connect_it(failing: bool = False) -> Closing:
+    await asyncio.sleep(0)
+    if failing:
+        raise OwnError
+    closing = Closing()
+    closing.used = close_it()
+    return closing
+
+
+async def hold_with_close(alive: Alive) -> None:
+    """Values with ``close``, which refer to the loop and to each other, used, replaced, never awaited, and failed."""
+
+    @asynccontextmanager
+    async def user() -> AsyncGenerator[Held]:
+        held = Held()
+        held.used = close_it(), variable.get()  # type: ignore[attr-defined]  # as a resource refers to what it uses
+        yield held
+
+    alive.watch(await enter(user()), close_it(), await connect_it(), variable.get())
+    variable.get().used = connect_it()
+    never_awaited = connect_it(failing=False)
+    alive.watch(never_awaited)
+    with pytest.raises(OwnError):
+        await connect_it(failing=True)
+    replaced = variable.get()
+    alive.watch(replaced)
+    variable.set(Closing())
+
+
+async def hold_with_close_that_fails(alive: Alive) -> None:
+    """Values whose ``close`` fails, with the loop in the traceback."""
+
+    async def close(closing: Closing) -> None:
+        loop = asyncio.get_running_loop()
+        assert loop is closing.loop
+        raise LookupError("close")
+
+    async def connect() -> Closing:
+        return Closing()
+
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    var = storage()["var"] = LoopVar("v", factory=Closing, close=close)
+    alive.watch(singleton(Closing, close=close)(), await singleton(connect, close=close)(), var.get())
+    alive.watch(var)
+
+
 HOLDS = [
     hold_in_storage,
     hold_in_singletons,
@@ -198,7 +260,11 @@ HOLDS = [
     hold_in_callbacks,
     hold_in_tasks,
     hold_in_failures,
+    hold_with_close,
+    hold_with_close_that_fails,
 ]
+
+NOT_FOR_ACLOSE = {hold_in_tasks, hold_in_failures, hold_with_close_that_fails}  # which goes on, or whose errors it raises
 
 Hold = Callable[[Alive], Coroutine[Any, Any, None]]
 
@@ -233,7 +299,7 @@ def test_fifty_loops_closed_by_hand(new_loop: Callable[[], asyncio.AbstractEvent
     assert alive.still() == []
 
 
-@pytest.mark.parametrize("hold", [hold for hold in HOLDS if hold not in {hold_in_tasks, hold_in_failures}])
+@pytest.mark.parametrize("hold", [hold for hold in HOLDS if hold not in NOT_FOR_ACLOSE])
 def test_aclose_leaves_nothing(run: Run, hold: Hold) -> None:
     """After `aclose` nothing that the loop held is alive, though the loop goes on; and then the loop goes, too."""
     loops = Alive()
@@ -559,3 +625,85 @@ def test_wrapped_factories_hold_no_loop(run: Run) -> None:
     for _ in range(RUNS):
         run(main())
     assert set(map(id, gc.get_referents(make, make_singleton))) == before
+
+
+@on_each_loop
+async def test_a_value_that_was_closed_is_let_go() -> None:
+    """What `release` or `LoopVar.aclose` closes, or another value replaces, is freed while the loop goes on."""
+    alive = Alive()
+    for _ in range(RUNS):
+        alive.watch(close_it(), variable.get())
+        await release(close_it)
+        await variable.aclose()
+        alive.watch(await connect_it())
+        await release(connect_it)
+        await release(close_it)
+        for _ in range(2):
+            variable.set(Closing())
+            alive.watch(variable.get())
+        await variable.aclose()
+    await asyncio.sleep(0)
+    assert alive.still() == []
+
+
+@on_each_loop
+async def test_a_run_that_was_cancelled_is_let_go() -> None:
+    """A run of a coroutine function with ``close`` that was cancelled, or has failed, leaves nothing."""
+    alive = Alive()
+
+    async def connect(held: Held) -> Held:
+        await asyncio.Event().wait()
+        return held
+
+    make = singleton(connect, close=Held.__aexit__)
+    for _ in range(10):
+        held = Held()
+        alive.watch(held)
+        task = asyncio.create_task(make(held))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await cancel(task)
+        del task, held
+    for _ in range(3):
+        await asyncio.sleep(0)
+    assert alive.still() == []
+
+
+def test_variables_and_functions_with_close_hold_no_loop(run: Run) -> None:
+    """A variable that lives as long as the process keeps nothing of the loops that have ended."""
+    alive = Alive()
+
+    async def main() -> None:
+        alive.watch(asyncio.get_running_loop(), variable.get(), close_it(), await connect_it())
+        variable.set(Closing())
+
+    for _ in range(RUNS):
+        run(main())
+    assert alive.still() == []
+
+
+def test_a_token_of_a_variable_with_close_keeps_no_loop_alive(run: Run) -> None:
+    """A token, which keeps the value from before, does not keep the value that it has set, nor the loop."""
+    alive = Alive()
+
+    async def main() -> asyncio_loop_local.Token[Closing]:
+        token = variable.set(Closing())
+        alive.watch(asyncio.get_running_loop(), variable.get())
+        return token
+
+    token = run(main())
+    assert alive.still() == []
+    assert token.old_value is asyncio_loop_local.Token.MISSING
+
+
+@on_each_loop
+async def test_dropped_variables_leave_nothing() -> None:
+    """Many short-lived variables on one loop leave nothing but what they have yet to close."""
+    alive = Alive()
+    for _ in range(RUNS):
+        var = LoopVar("v", factory=Closing, close=Closing.aclose)
+        alive.watch(var, var.get())
+        del var
+        for _ in range(5):
+            await asyncio.sleep(0)
+        assert alive.still() == []

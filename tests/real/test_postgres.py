@@ -1,4 +1,4 @@
-"""What psycopg's pool and SQLAlchemy's sessions do besides the contract, on a real PostgreSQL."""
+"""What psycopg's and asyncpg's pools and SQLAlchemy's sessions do besides the contract, on a real PostgreSQL."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import pytest
 from sqlalchemy import URL
 from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
@@ -13,9 +14,10 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_sessionmaker
 import asyncio_loop_local
 from conftest import Run
 from lingering import begin_to_linger
-from real_clients import Note, PsycopgPool, Sqlalchemy, database
+from real_clients import Asyncpg, AsyncpgPool, Note, OpenedAsyncpgPool, PsycopgPool, Sqlalchemy, database
 
 of_psycopg = pytest.mark.parametrize("client", [PsycopgPool], indirect=True)
+of_asyncpg = pytest.mark.parametrize("client", [AsyncpgPool], indirect=True)
 of_sqlalchemy = pytest.mark.parametrize("client", [Sqlalchemy], indirect=True)
 
 
@@ -41,6 +43,44 @@ def test_equal_keyword_dicts_are_one_pool_and_others_another(run: Run, client: P
         assert first.kwargs == {"application_name": client.name, "autocommit": True}
         await asyncio.gather(client.settle(first), client.settle(other))
         assert client.connections() == 3
+
+    run(main())
+
+
+pool_to_await = asyncio_loop_local.singleton(asyncpg.create_pool, close=asyncpg.Pool.close)
+
+
+@of_asyncpg
+def test_a_pool_that_its_users_await_is_closed(run: Run, client: AsyncpgPool) -> None:
+    """asyncpg's own `create_pool` gives a pool that connects when one task awaits it; it is closed like any value."""
+
+    def pool() -> Asyncpg:
+        made: Asyncpg = pool_to_await(**client.arguments)
+        return made
+
+    async def main() -> Asyncpg:
+        opened = await pool()
+        assert await pool() is pool() is opened
+        await asyncio.gather(*(client.use(pool(), str(number)) for number in range(5)))
+        return opened
+
+    assert client.is_closed(run(main()))
+    assert client.has_got(*map(str, range(5)))
+
+
+@of_asyncpg
+def test_tasks_that_ask_for_a_pool_at_once_have_it_opened_by_a_coroutine_function(run: Run, client: AsyncpgPool) -> None:
+    """A bare pool can be awaited by one task alone until it is connected; what a coroutine function has opened, by any number."""
+
+    async def await_it() -> None:
+        await pool_to_await(**client.arguments)
+
+    async def main() -> None:
+        one, other = await asyncio.gather(await_it(), await_it(), return_exceptions=True)
+        assert one is None
+        assert isinstance(other, asyncpg.InterfaceError)
+        opened = OpenedAsyncpgPool(client.server, client.name)
+        assert len({id(pool) for pool in await asyncio.gather(*(opened.call().get() for _ in range(5)))}) == 1
 
     run(main())
 

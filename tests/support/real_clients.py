@@ -23,13 +23,17 @@ import aiohttp
 import aiomqtt
 import asyncpg
 import grpc
+import httpx
+import nats
 import nats.errors
+import openai
 import psutil
 import psycopg
 import redis.asyncio
 from mcp import ClientSession, MCPError, StdioServerParameters, stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.types import TextContent
+from nats.aio.client import Client as NatsClient
 from psycopg_pool import AsyncConnectionPool
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -41,7 +45,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 import asyncio_loop_local
 import servers_mqtt
 import servers_nats
-from asyncio_loop_local import StickyACM, sticky_singleton_acm
+from asyncio_loop_local import StickyACM, singleton, sticky_singleton_acm
 from servers import LONGEST_WAIT, HttpServer, SuiteServer, wait_until
 from servers_mqtt import MqttBroker
 from servers_nats import Connection, NatsServer
@@ -79,12 +83,36 @@ class Call(Generic[T]):
 
 
 def call(factory: Callable[P, StickyACM[T]], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-    """A call of a sticky factory; factories of another kind need a function like this one."""
+    """A call of a sticky factory."""
 
     async def get() -> T:
         async with factory(*args, **kwargs) as value:
             return value
 
+    return _call(get, factory, *args, **kwargs)
+
+
+def call_of_function(factory: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+    """A call of a plain function, or of a class, whose values are closed by ``close=``."""
+
+    async def get() -> T:
+        return factory(*args, **kwargs)
+
+    return _call(get, factory, *args, **kwargs)
+
+
+def call_of_coroutine(factory: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
+    """A call of a coroutine function, what it gives being closed by ``close=``."""
+
+    async def get() -> T:
+        return await factory(*args, **kwargs)
+
+    return _call(get, factory, *args, **kwargs)
+
+
+def _call(
+    get: Callable[[], Coroutine[Any, Any, T]], factory: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
+) -> Call[T]:
     async def release() -> bool:
         return await asyncio_loop_local.release(factory, *args, **kwargs)
 
@@ -219,6 +247,69 @@ class Aiohttp(Client[HttpServer, aiohttp.ClientSession]):
         return [request.path[1:] for request in self.server.requests if request.headers.get("X-Test") == self.name]
 
 
+# httpx, and a client of OpenAI's, which is over httpx or what has come after it
+
+_httpx_client = singleton(httpx.AsyncClient, close=httpx.AsyncClient.aclose)
+
+
+class PathsClient(Client[HttpServer, T]):
+    """A client whose notes are paths of the suite's HTTP server, below one of the test's own."""
+
+    new_server = HttpServer
+    many_tasks = range(1, 21)
+
+    def is_busy(self) -> bool:
+        return f"/never/{self.name}" in self.server.paths
+
+    def notes(self) -> list[str]:
+        begin = f"/{self.name}/"
+        return [path.removeprefix(begin) for path in self.server.paths if path.startswith(begin)]
+
+    def connections(self) -> int:
+        return self.server.open_connections()
+
+
+class Httpx(PathsClient[httpx.AsyncClient]):
+    lost = httpx.RemoteProtocolError
+    refused = httpx.ConnectError
+
+    def call(self) -> Call[httpx.AsyncClient]:
+        return call_of_function(_httpx_client, base_url=self.server.url, timeout=httpx.Timeout(LONGEST_WAIT))
+
+    async def use(self, client: httpx.AsyncClient, note: str) -> None:
+        path = f"/{self.name}/{note}"
+        assert (await client.get(path)).text == path
+
+    async def never(self, client: httpx.AsyncClient) -> None:
+        await client.get(f"/never/{self.name}")
+
+    def is_closed(self, client: httpx.AsyncClient) -> bool:
+        return client.is_closed
+
+
+_openai_client = singleton(openai.AsyncOpenAI, close=openai.AsyncOpenAI.close)
+
+
+class OpenAI(PathsClient[openai.AsyncOpenAI]):
+    lost = openai.APIConnectionError
+    refused = openai.APIConnectionError
+
+    def call(self) -> Call[openai.AsyncOpenAI]:
+        return call_of_function(
+            _openai_client, base_url=self.server.url, api_key="of the test", timeout=LONGEST_WAIT, max_retries=0
+        )
+
+    async def use(self, client: openai.AsyncOpenAI, note: str) -> None:
+        path = f"/{self.name}/{note}"
+        assert await client.get(path, cast_to=str) == path
+
+    async def never(self, client: openai.AsyncOpenAI) -> None:
+        await client.get(f"/never/{self.name}", cast_to=str)
+
+    def is_closed(self, client: openai.AsyncOpenAI) -> bool:
+        return client.is_closed()
+
+
 # PostgreSQL
 
 
@@ -284,6 +375,15 @@ class PsycopgPool(PostgresClient[Psycopg]):
 
 Asyncpg: TypeAlias = "asyncpg.Pool[asyncpg.Record]"
 
+
+async def open_asyncpg_pool(**arguments: Any) -> Asyncpg:
+    """A pool that is open, to any number of tasks: a pool itself can be awaited by one task alone until it is."""
+    pool: Asyncpg = await asyncpg.create_pool(**arguments)
+    return pool
+
+
+_opened_asyncpg_pool = singleton(open_asyncpg_pool, close=asyncpg.Pool.close)
+
 _asyncpg_pool = sticky_singleton_acm(asyncpg.create_pool)
 
 
@@ -293,11 +393,14 @@ class AsyncpgPool(PostgresClient[Asyncpg]):
     lost = asyncpg.InterfaceError
     refused = OSError
 
-    def call(self) -> Call[Asyncpg]:
+    @property
+    def arguments(self) -> dict[str, Any]:
         arguments: dict[str, Any] = {"host": self.server.host, "user": "postgres", "database": "postgres"}
-        arguments |= {"min_size": 2, "max_size": 2, "server_settings": {"application_name": self.name}}
+        return arguments | {"min_size": 2, "max_size": 2, "server_settings": {"application_name": self.name}}
+
+    def call(self) -> Call[Asyncpg]:
         # Neither checker takes arguments for an overloaded function in this way.
-        return call(_asyncpg_pool, **arguments)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        return call(_asyncpg_pool, **self.arguments)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     async def use(self, client: Asyncpg, note: str) -> None:
         async with client.acquire() as connection, connection.transaction():
@@ -319,6 +422,13 @@ class AsyncpgPool(PostgresClient[Asyncpg]):
     def is_lost(self, error: Exception) -> bool:
         """The end of the transaction fails too, and its error comes last."""
         return isinstance(error.__context__, asyncpg.ConnectionDoesNotExistError)
+
+
+class OpenedAsyncpgPool(AsyncpgPool):
+    """A pool that a coroutine function opens, and ``close`` closes."""
+
+    def call(self) -> Call[Asyncpg]:
+        return call_of_coroutine(_opened_asyncpg_pool, **self.arguments)
 
 
 class Base(DeclarativeBase):
@@ -410,6 +520,18 @@ class Redis(Client[RedisServer, redis.asyncio.Redis]):
 
     def connections(self) -> int:
         return self.server.clients().count(self.name)
+
+
+_redis_from_url = cast("Callable[..., redis.asyncio.Redis]", singleton(redis.asyncio.from_url, close=redis.asyncio.Redis.aclose))
+
+
+class RedisFromUrl(Redis):
+    """A client of a plain function, which ``close`` closes."""
+
+    def call(self) -> Call[redis.asyncio.Redis]:
+        retry = Retry(CountingBackoff(), 1)
+        url = f"redis://localhost:{self.server.port}?client_name={self.name}"
+        return call_of_function(_redis_from_url, url, decode_responses=True, retry=retry)
 
 
 # Clients of programs of the suite
@@ -708,15 +830,67 @@ class Nats(PublishingClient[NatsServer, Connection]):
         return super().was_left_in_good_order() and self.server.reasons(self.name) <= {"Client Closed"}
 
 
+async def drain(client: NatsClient) -> None:
+    """Drains a client, which tries no longer to reconnect: see servers_nats.connection."""
+    client.options["max_reconnect_attempts"] = 1
+    await client.drain()
+
+
+# nats-py leaves the type of its options open.
+_nats_client = singleton(cast("Callable[..., Coroutine[Any, Any, NatsClient]]", nats.connect), close=drain)  # pyright: ignore[reportUnknownMemberType]
+
+
+class NatsFromConnect(PublishingClient[NatsServer, NatsClient]):
+    """A client of nats-py's own coroutine function, which ``close`` drains."""
+
+    new_server = NatsServer
+    cannot_exit = nats.errors.ConnectionReconnectingError
+
+    def new_subscriber(self) -> servers_nats.Subscriber:
+        return servers_nats.Subscriber(self.server.url, self.name)
+
+    def call(self) -> Call[NatsClient]:
+        return call_of_coroutine(
+            _nats_client, self.server.url, name=self.name, reconnect_time_wait=0.05, max_reconnect_attempts=-1
+        )
+
+    async def use(self, client: NatsClient, note: str) -> None:
+        while not client.is_connected:
+            await asyncio.sleep(0.01)
+        await client.publish(self.name, note.encode())
+
+    async def never(self, client: NatsClient) -> None:
+        await Connection(client).next_message(f"{self.name}-never")
+
+    async def kill(self, client: NatsClient) -> None:
+        await super().kill(client)
+        while client.is_connected:
+            await asyncio.sleep(0.01)
+
+    def connections(self) -> int:
+        return self.server.clients().count(self.name)
+
+    def is_closed(self, client: NatsClient) -> bool:
+        return client.is_closed
+
+    def was_left_in_good_order(self) -> bool:
+        return super().was_left_in_good_order() and self.server.reasons(self.name) <= {"Client Closed"}
+
+
 CLIENTS: list[type[AnyClient]] = [
     Aiohttp,
+    Httpx,
+    OpenAI,
     PsycopgPool,
     AsyncpgPool,
+    OpenedAsyncpgPool,
     Sqlalchemy,
     Redis,
+    RedisFromUrl,
     Grpc,
     McpHttp,
     McpStdio,
     Mqtt,
     Nats,
+    NatsFromConnect,
 ]

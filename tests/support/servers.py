@@ -91,6 +91,7 @@ class HttpServer:
     async def _serve(self, started: Future[None]) -> None:
         app = web.Application()
         app.router.add_get("/never", self._never)
+        app.router.add_get("/never/{tail:.*}", self._never)
         app.router.add_get("/{tail:.*}", self._answer)
         runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=0.1)
         await runner.setup()
