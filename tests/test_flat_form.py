@@ -9,6 +9,7 @@ import weakref
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import attrs
@@ -154,6 +155,7 @@ def test_a_warm_call_needs_no_key(kind: Callable[[Any], Any], monkeypatch: pytes
             lambda make, it: make(it),
             lambda make, it: make(1, value=it),
             lambda make, it: make((it, 1), [it]),
+            lambda make, it: make(Decimal(1), it, value=Decimal(2)),
         ]
         for value in VALUES:
             for call in calls:
@@ -168,7 +170,9 @@ def test_a_warm_call_needs_no_key(kind: Callable[[Any], Any], monkeypatch: pytes
         make(kind(1))
         assert make(1) is make(1) is make(1)
         frozen.clear()
-        make(1)
+        for _ in range(3):  # by turns, too
+            make(1)
+            make(kind(1))
         assert not frozen
 
     monkeypatch.setattr(CallKeys, "freeze", counting)

@@ -22,33 +22,37 @@ TUPLE = object()
 _BY_NAME = object()  # stands before the arguments by name
 
 
-def flat_form(args: tuple[object, ...], kwargs: dict[str, object]) -> Iterable[Any]:
+def flat_form(args: tuple[object, ...], kwargs: dict[str, object]) -> Iterable[Any] | None:
     """Return the flat form of a call. If an argument holds something unusual, it may be the flat form of no call at all.
 
-    :raises Exception: if nothing is known of an argument's class, or no argument counts by value.
+    :returns: None if no argument is known to count by value.
+    :raises Exception: if the attributes of one cannot be read, or something in it cannot be part of a key.
     """
     if len(args) == 1 and not kwargs:
-        return KNOWN_CLASSES[id(type(args[0]))].flat_form(args[0])
+        known = KNOWN_CLASSES.get(id(type(args[0])))
+        return None if known is None else known.flat_form(args[0])
     flat: list[Any] = []
     by_value = False
     for value in args:
         if type(value) in ATOMS:
             flat.append(value)
-        else:
-            flat += KNOWN_CLASSES[id(type(value))].flat_form(value)
+        elif (known := KNOWN_CLASSES.get(id(type(value)))) is not None:
+            flat += known.flat_form(value)
             by_value = True
+        else:
+            flat.append(value)  # it hashes, or the class is new
     if kwargs:
         flat.append(_BY_NAME)
         for name, value in kwargs.items():
             flat.append(name)
             if type(value) in ATOMS:
                 flat.append(value)
-            else:
-                flat += KNOWN_CLASSES[id(type(value))].flat_form(value)
+            elif (known := KNOWN_CLASSES.get(id(type(value)))) is not None:
+                flat += known.flat_form(value)
                 by_value = True
-    if not by_value:
-        raise KeyError
-    return flat
+            else:
+                flat.append(value)
+    return flat if by_value else None
 
 
 def _flat_form_of_tuple(value: tuple[Any, ...]) -> tuple[Any, ...]:

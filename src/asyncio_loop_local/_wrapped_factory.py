@@ -13,7 +13,7 @@ from . import _wait_graph  # as a module: cloudpickle has to pickle what `wrappe
 from ._cpython import annotate_like, running_loop_or_none
 from ._keys import CallKeys, OwnKeys
 from ._loop_bound import ENDED
-from ._loop_cache import CacheEntry, LoopCache, NotCached
+from ._loop_cache import NOTHING, CacheEntry, LoopCache, NotCached
 from ._loop_state import loop_state, running_loop
 from ._names import name_of
 from ._pickling import PicklesByIdentity
@@ -92,19 +92,13 @@ class WrappedFactory(PicklesByIdentity):
         cache = state.caches.get(self)
         if cache is None:
             cache = state.caches[self] = LoopCache()
+        if self.keeps_arguments and (value := self._value_of(cache.find_otherwise(args, kwargs))) is not NOTHING:
+            return value
         arguments = self.keys.freeze(args, kwargs)
-        are_frozen = arguments[1] is not kwargs  # only so does the C-level cache find them
-        if are_frozen or cache.by_value:
-            try:
-                found = cache.find_frozen(arguments, by_value=are_frozen and self.keeps_arguments)
-            except NotCached:
-                pass
-            else:
-                if not self._checks_values:
-                    return found
-                value = found.value
-                if is_usable(found, value):
-                    return value
+        if arguments[1] is not kwargs:  # some were frozen: only so does the C-level cache find them
+            value = self._value_of(cache.find_frozen(arguments, by_value=self.keeps_arguments))
+            if value is not NOTHING:
+                return value
         key = self.keys.key(*arguments)
         entry = cache.valid_entry(key)
         if entry is not None:
@@ -127,6 +121,13 @@ class WrappedFactory(PicklesByIdentity):
         if not cache.has_warned:
             self._warn_of_many(cache)
         return value
+
+    def _value_of(self, found: Any) -> Any:
+        """Return the value of what the C-level cache has found, if a call may give it; else NOTHING."""
+        if found is NOTHING or not self._checks_values:
+            return found
+        value = found.value
+        return value if is_usable(found, value) else NOTHING
 
     def find_or_make_by_key(self, call_again: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """The same where ``key=`` says what counts, so that the arguments are not kept: only what this call is given has them."""
