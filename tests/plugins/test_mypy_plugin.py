@@ -15,7 +15,10 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 PAGES = ROOT / "docs" / "mypy"
-CODES = [f"loop-local-{code}" for code in ("key", "fresh-key", "no-loop", "decorator", "single-use", "escape", "closed")]
+CODES = [
+    f"loop-local-{code}"
+    for code in ("key", "fresh-key", "no-loop", "decorator", "single-use", "key-function", "escape", "closed")
+]
 
 
 def examples() -> dict[str, str]:

@@ -142,6 +142,8 @@ MESSAGES = {
     "fresh inside": f"Argument {{}} to {{}} holds a new {{}} {FRESH}",
     "no-loop": "{} is called while the module is imported, when no event loop is running: call it in a coroutine, or in a "
     "function that a coroutine calls  [loop-local-no-loop]",
+    "key function": "The key function of {} does not accept all arguments that the factory accepts: give it the same parameters, "
+    "or *args and **kwargs for those that it does not use  [loop-local-key-function]",
     "escape": "asyncio.run() returns the value of {}, which is closed with its loop: use the value inside the coroutine, and "
     "return what you need of it  [loop-local-escape]",
     "closed": '"{}" closes the value of {} for all others that use it: leave that to the end of the loop or to release(), or use '
