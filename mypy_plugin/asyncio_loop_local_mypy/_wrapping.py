@@ -57,11 +57,13 @@ def type_of_wrapped(decorator: Marker, ctx: FunctionContext | MethodContext, api
         reason = _key_function.finding(typ, _partially_applied(factory.type) or factory.type, api)
         if reason is not None:
             report(api, f"The key function of {quoted(name)} {reason}", written, KEY_FUNCTION)
+    exact: ProperType | None = None
+    if decorator.name == _STICKY and isinstance(factory.type, CallableType):
+        exact = _of_parts(factory.type, ctx, api, lookup)
     signature = _signature(factory.type, is_alone=not _has_other_arguments(ctx), is_waited_for=decorator.given != NOTHING)
-    if signature is not None:
-        result = _of_signature(signature, decorator.name, ctx, api, lookup) or result
-    elif decorator.name == _STICKY and isinstance(factory.type, CallableType):
-        result = _of_union(factory.type, ctx, api, lookup) or result
+    if exact is None and signature is not None:
+        exact = _of_signature(signature, decorator.name, ctx, api, lookup)
+    result = exact or result
     return _with_marker(result, Marker(FACTORY, keys, given, name), api)
 
 
@@ -157,18 +159,23 @@ def _signature(factory: ProperType, *, is_alone: bool, is_waited_for: bool) -> F
     return partial or (call if isinstance(call, Overloaded) else None)
 
 
-def _of_union(factory: CallableType, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> ProperType | None:
-    """Return the result for a factory that returns a union of context managers; mypy alone infers only their common base."""
+def _of_parts(factory: CallableType, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> ProperType | None:
+    """Return the result for a factory of which mypy alone loses something; None for other factories.
+
+    Of a union of context managers it infers only their common base, and of type variables it loses the defaults. So each member
+    of the union is tried alone, and as it is inside a generic function, where type variables are types like others.
+    """
     made = get_proper_type(factory.ret_type)
-    if not isinstance(made, UnionType):
+    if not isinstance(made, UnionType) and not any(variable.has_default() for variable in factory.variables):
         return None
-    each_alone = [factory.copy_modified(ret_type=each) for each in made.items]  # pyright: ignore[reportUnknownMemberType]
+    members = made.items if isinstance(made, UnionType) else [made]
+    each_alone = [factory.copy_modified(ret_type=each, variables=[]) for each in members]  # pyright: ignore[reportUnknownMemberType]
     results = [_of_signature(function, _STICKY, ctx, api, lookup) for function in each_alone]
     callables = [result for result in results if isinstance(result, CallableType)]
-    if len(callables) != len(made.items):
+    if len(callables) != len(members):
         return None
     together = UnionType.make_union([each.ret_type for each in callables])
-    return callables[0].copy_modified(ret_type=together)  # pyright: ignore[reportUnknownMemberType]
+    return callables[0].copy_modified(ret_type=together, variables=factory.variables)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _has_other_arguments(ctx: FunctionContext | MethodContext) -> bool:

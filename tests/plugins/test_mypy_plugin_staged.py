@@ -96,7 +96,7 @@ def test_the_stages_differ(cold: dict[str, list[str]]) -> None:
     text = "\n".join(cold["cold"])
     for code in ("key", "fresh-key", "no-loop", "decorator", "single-use", "key-function", "escape", "closed"):
         assert f"[loop-local-{code}]" in text
-    assert text.count("note: Revealed type is") == 13
+    assert text.count("note: Revealed type is") == 15
     assert not any("note: " in line and "defined " in line for line in cold["cold"])
     for stage in ("importer changed", "factory changed", "key given", "wrapped otherwise"):
         assert cold[stage] != cold["cold"], stage

@@ -117,6 +117,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypedDict, TypeVar
 from typing import assert_never, cast, final, overload
 
+from typing_extensions import TypeVar as TypeVarWithDefault, deprecated
+
 from asyncio_loop_local import enter, enter_once, singleton, sticky_acm, sticky_singleton_acm
 
 import wrapping
