@@ -11,8 +11,10 @@ layer  modules
 5      ``_plugin``: mypy's hooks
 4      ``_wrapping``: the type of what the library's decorators return; ``_calls``: the checks of a call of
        a wrapped factory; ``_decorated_class``: the report of a decorated class
-3      one finding each: ``_keys``, ``_fresh_keys``, ``_no_loop``, ``_single_use``
-2      ``_freshness``: which classes make new objects; ``_call_site``: where a call stands
+3      one finding each: ``_keys``, ``_fresh_keys``, ``_no_loop``, ``_single_use``, ``_key_function``,
+       ``_escape``, ``_closed``
+2      ``_freshness``: which classes make new objects; ``_call_site``: where a call stands;
+       ``_shared_values``: what gives a value that is shared
 1      ``_hashability``: which types can be part of a key
 0      ``_marker``: the mark on the types of the library's functions; ``_symbols``: look-up of names;
        ``_class_statement``: the notes on classes; ``_tree``: parts of a syntax tree; ``_reporting``: the error codes

@@ -11,25 +11,28 @@ from mypy.checker import TypeChecker
 from mypy.nodes import CallExpr, Decorator, RefExpr
 from mypy.plugin import ClassDefContext, FunctionContext, FunctionSigContext, MethodContext, MethodSigContext, Plugin
 
-from . import _class_statement, _decorated_class
+from . import _class_statement, _closed, _decorated_class, _escape
 from ._calls import check_call
 from ._marker import BY_ARGUMENTS, DECORATOR, NOTHING, Marker, marked_staticmethod, marker_of, named
+from ._reporting import CLOSED, ESCAPE, report
 from ._symbols import find, variable
 from ._wrapping import CALL_OF_WAITING, DECORATORS, type_of_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from mypy.errorcodes import ErrorCode
     from mypy.nodes import Context, Expression
     from mypy.options import Options
     from mypy.plugin import ReportConfigContext
     from mypy.types import FunctionLike, Type
 
 C = TypeVar("C", FunctionContext, MethodContext, FunctionSigContext, MethodSigContext, ClassDefContext)
+F = TypeVar("F", bound=FunctionContext | MethodContext)
 R = TypeVar("R")
 
 _STATICMETHOD = "builtins.staticmethod"
-_KNOWN_NAMES = {*DECORATORS, CALL_OF_WAITING, _STATICMETHOD}
+_KNOWN_NAMES = {*DECORATORS, *_escape.RUN, CALL_OF_WAITING, _STATICMETHOD}
 
 
 class LoopLocalPlugin(Plugin):
@@ -49,7 +52,9 @@ class LoopLocalPlugin(Plugin):
         return self._hook("get_function_hook", fullname, self._check_call)
 
     def get_method_hook(self, fullname: str) -> Callable[[MethodContext], Type] | None:
-        """Check a call of a wrapped factory that is an attribute or a method."""
+        """Check a call of a wrapped factory that is an attribute or a method, or one that closes an object."""
+        if fullname.rpartition(".")[2] in _closed.METHODS:
+            return self._chain("get_method_hook", fullname, self._check_closing)
         return self._hook("get_method_hook", fullname, self._check_call)
 
     def get_function_signature_hook(self, fullname: str) -> Callable[[FunctionSigContext], FunctionLike] | None:
@@ -123,6 +128,9 @@ class LoopLocalPlugin(Plugin):
     def _check_call(self, fullname: str, ctx: FunctionContext | MethodContext) -> Type:
         if fullname == _STATICMETHOD:
             return marked_staticmethod(ctx.default_return_type, ctx.arg_types[0][0])
+        if fullname in _escape.RUN:
+            _report(_escape.finding, ESCAPE, ctx)
+            return ctx.default_return_type
         api = ctx.api
         if not isinstance(api, TypeChecker) or (function := self._callee_marker(fullname, ctx.context, api)) is None:
             return ctx.default_return_type
@@ -130,6 +138,10 @@ class LoopLocalPlugin(Plugin):
             return type_of_wrapped(function, ctx, api, self.lookup_fully_qualified)
         check_call(function, ctx, api)
         return ctx.default_return_type
+
+    def _check_closing(self, fullname: str, ctx: MethodContext) -> Type:
+        _report(_closed.finding, CLOSED, ctx)
+        return self._check_call(fullname, ctx)
 
     def _callee_marker(self, fullname: str, context: Context, api: TypeChecker) -> Marker | None:
         if fullname in DECORATORS:
@@ -144,6 +156,13 @@ class LoopLocalPlugin(Plugin):
             if function is not None and (not function.is_decorator or _is_called_as(fullname, function)):
                 return function
         return self._marker_by_name(fullname)
+
+
+def _report(finding: Callable[[F, TypeChecker], str | None], code: ErrorCode, ctx: F) -> None:
+    api = ctx.api
+    message = finding(ctx, api) if isinstance(api, TypeChecker) else None
+    if message is not None and isinstance(api, TypeChecker):
+        report(api, message, ctx.context, code)
 
 
 def _note_class(fullname: str, ctx: ClassDefContext) -> None:  # noqa: ARG001  # as the work of every hook

@@ -19,6 +19,9 @@ FRESH_KEY = ErrorCode("loop-local-fresh-key", "An argument that is a new object 
 NO_LOOP = ErrorCode("loop-local-no-loop", "A call where no event loop can be running", _CATEGORY)
 DECORATOR = ErrorCode("loop-local-decorator", "A class that is decorated instead of wrapped", _CATEGORY)
 SINGLE_USE = ErrorCode("loop-local-single-use", "A singleton of something that can be used only once", _CATEGORY)
+KEY_FUNCTION = ErrorCode("loop-local-key-function", "A key function that does not take what its factory takes", _CATEGORY)
+ESCAPE = ErrorCode("loop-local-escape", "A value that is used after its loop has closed it", _CATEGORY)
+CLOSED = ErrorCode("loop-local-closed", "A shared value that is closed for all who use it", _CATEGORY)
 
 
 def report(api: TypeChecker, message: str, context: Context, code: ErrorCode) -> None:

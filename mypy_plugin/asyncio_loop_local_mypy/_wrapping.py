@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from mypy.nodes import ARG_POS, Decorator, FuncDef, MemberExpr, NameExpr, OverloadedFuncDef, RefExpr, TempNode
+from mypy.nodes import ARG_POS, CallExpr, Decorator, FuncDef, MemberExpr, NameExpr, OverloadedFuncDef, RefExpr, TempNode
 from mypy.subtypes import find_member
 from mypy.types import CallableType, FunctionLike, Instance, NoneType, Overloaded, ProperType, Type, UnionType, get_proper_type
 
-from . import _single_use
+from . import _key_function, _single_use
 from ._marker import BY_ARGUMENTS, BY_OWN_KEY, CLOSE, DECORATOR, FACTORY, NOTHING, VALID, Marker, marked, marked_object, quoted
-from ._reporting import SINGLE_USE, report
+from ._reporting import KEY_FUNCTION, SINGLE_USE, report
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from mypy.checker import TypeChecker
     from mypy.nodes import Expression
     from mypy.plugin import FunctionContext, MethodContext
@@ -51,11 +53,17 @@ def type_of_wrapped(decorator: Marker, ctx: FunctionContext | MethodContext, api
         reason = _single_use.finding(factory.type, factory.function)
         if reason is not None:
             report(api, f"A singleton of {quoted(name)} {reason}", ctx.context, SINGLE_USE)
+    for written, typ in _key_arguments(ctx, api):
+        reason = _key_function.finding(typ, _partially_applied(factory.type) or factory.type, api)
+        if reason is not None:
+            report(api, f"The key function of {quoted(name)} {reason}", written, KEY_FUNCTION)
+    exact: ProperType | None = None
+    if decorator.name == _STICKY and isinstance(factory.type, CallableType):
+        exact = _of_parts(factory.type, ctx, api, lookup)
     signature = _signature(factory.type, is_alone=not _has_other_arguments(ctx), is_waited_for=decorator.given != NOTHING)
-    if signature is not None:
-        result = _of_signature(signature, decorator.name, ctx, api, lookup) or result
-    elif decorator.name == _STICKY and isinstance(factory.type, CallableType):
-        result = _of_union(factory.type, ctx, api, lookup) or result
+    if exact is None and signature is not None:
+        exact = _of_signature(signature, decorator.name, ctx, api, lookup)
+    result = exact or result
     return _with_marker(result, Marker(FACTORY, keys, given, name), api)
 
 
@@ -89,6 +97,23 @@ def _is_given(parameter: str, ctx: FunctionContext | MethodContext) -> bool:
         name == parameter and types and not isinstance(get_proper_type(types[0]), NoneType)
         for name, types in zip(ctx.callee_arg_names, ctx.arg_types, strict=True)
     )
+
+
+def _key_arguments(ctx: FunctionContext | MethodContext, api: TypeChecker) -> Iterator[tuple[Expression, Type]]:
+    """Return the key function and its type, also if it was passed to the call that gave the decorator."""
+    for name, written, types in zip(ctx.callee_arg_names, ctx.args, ctx.arg_types, strict=True):
+        if name == _KEY:
+            yield from zip(written, types, strict=True)
+    context = ctx.context
+    before = context.callee if isinstance(context, CallExpr) else None
+    if isinstance(context, Decorator):
+        calls = [each for each in context.decorators if isinstance(each, CallExpr)]
+        ours = [each for each in calls if isinstance(each.callee, RefExpr) and each.callee.fullname in DECORATORS]
+        before = ours[0] if len(ours) == 1 else None
+    if isinstance(before, CallExpr) and isinstance(before.callee, RefExpr) and before.callee.fullname in DECORATORS:
+        for name, argument in zip(before.arg_names, before.args, strict=True):
+            if name == _KEY and api.has_type(argument):
+                yield argument, api.lookup_type(argument)
 
 
 def _given(decorator: Marker, ctx: FunctionContext | MethodContext) -> str:
@@ -134,18 +159,23 @@ def _signature(factory: ProperType, *, is_alone: bool, is_waited_for: bool) -> F
     return partial or (call if isinstance(call, Overloaded) else None)
 
 
-def _of_union(factory: CallableType, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> ProperType | None:
-    """Return the result for a factory that returns a union of context managers; mypy alone infers only their common base."""
+def _of_parts(factory: CallableType, ctx: FunctionContext | MethodContext, api: TypeChecker, lookup: Lookup) -> ProperType | None:
+    """Return the result for a factory of which mypy alone loses something; None for other factories.
+
+    Of a union of context managers it infers only their common base, and of type variables it loses the defaults. So each member
+    of the union is tried alone, and as it is inside a generic function, where type variables are types like others.
+    """
     made = get_proper_type(factory.ret_type)
-    if not isinstance(made, UnionType):
+    if not isinstance(made, UnionType) and not any(variable.has_default() for variable in factory.variables):
         return None
-    each_alone = [factory.copy_modified(ret_type=each) for each in made.items]  # pyright: ignore[reportUnknownMemberType]
+    members = made.items if isinstance(made, UnionType) else [made]
+    each_alone = [factory.copy_modified(ret_type=each, variables=[]) for each in members]  # pyright: ignore[reportUnknownMemberType]
     results = [_of_signature(function, _STICKY, ctx, api, lookup) for function in each_alone]
     callables = [result for result in results if isinstance(result, CallableType)]
-    if len(callables) != len(made.items):
+    if len(callables) != len(members):
         return None
     together = UnionType.make_union([each.ret_type for each in callables])
-    return callables[0].copy_modified(ret_type=together)  # pyright: ignore[reportUnknownMemberType]
+    return callables[0].copy_modified(ret_type=together, variables=factory.variables)  # pyright: ignore[reportUnknownMemberType]
 
 
 def _has_other_arguments(ctx: FunctionContext | MethodContext) -> bool:

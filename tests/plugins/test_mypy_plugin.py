@@ -15,7 +15,10 @@ pytestmark = [
     pytest.mark.timeout(300),
 ]
 PAGES = ROOT / "docs" / "mypy"
-CODES = ["loop-local-key", "loop-local-fresh-key", "loop-local-no-loop", "loop-local-decorator", "loop-local-single-use"]
+CODES = [
+    f"loop-local-{code}"
+    for code in ("key", "fresh-key", "no-loop", "decorator", "single-use", "key-function", "escape", "closed")
+]
 
 
 def examples() -> dict[str, str]:

@@ -94,9 +94,9 @@ def check_stages(directory: Path, cold: dict[str, list[str]], *command: str, is_
 def test_the_stages_differ(cold: dict[str, list[str]]) -> None:
     """The compared output has every code and every revealed type, and differs from stage to stage where it should."""
     text = "\n".join(cold["cold"])
-    for code in ("key", "fresh-key", "no-loop", "decorator", "single-use"):
+    for code in ("key", "fresh-key", "no-loop", "decorator", "single-use", "key-function", "escape", "closed"):
         assert f"[loop-local-{code}]" in text
-    assert text.count("note: Revealed type is") == 13
+    assert text.count("note: Revealed type is") == 15
     assert not any("note: " in line and "defined " in line for line in cold["cold"])
     for stage in ("importer changed", "factory changed", "key given", "wrapped otherwise"):
         assert cold[stage] != cold["cold"], stage

@@ -35,6 +35,9 @@ class Session:
     async def __aexit__(self, *args: object) -> None:
         pass
 
+    async def close(self) -> None:
+        pass
+
 
 class Box(Generic[T]):
     def __init__(self, item: T, size: int = 1, data: object = None) -> None:
@@ -114,7 +117,9 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypedDict, TypeVar
 from typing import assert_never, cast, final, overload
 
-from asyncio_loop_local import singleton, sticky_singleton_acm
+from typing_extensions import TypeVar as TypeVarWithDefault, deprecated
+
+from asyncio_loop_local import enter, enter_once, singleton, sticky_acm, sticky_singleton_acm
 
 import wrapping
 from factories import Array, Box, Connector, Session, T, convert
@@ -139,6 +144,12 @@ MESSAGES = {
     "fresh inside": f"Argument {{}} to {{}} holds a new {{}} {FRESH}",
     "no-loop": "{} is called while the module is imported, when no event loop is running: call it in a coroutine, or in a "
     "function that a coroutine calls  [loop-local-no-loop]",
+    "key function": "The key function of {} does not accept all arguments that the factory accepts: give it the same parameters, "
+    "or *args and **kwargs for those that it does not use  [loop-local-key-function]",
+    "escape": "asyncio.run() returns the value of {}, which is closed with its loop: use the value inside the coroutine, and "
+    "return what you need of it  [loop-local-escape]",
+    "closed": '"{}" closes the value of {} for all others that use it: leave that to the end of the loop or to release(), or use '
+    "valid=... to say when a new one is made  [loop-local-closed]",
     "decorator": '{0} replaces the class "{1}" with a function, but mypy still treats it as a class: leave the class undecorated '
     "and wrap it under another name, as in get_{2} = {3}({1})  [loop-local-decorator]",
     "entered once": "asynchronous context manager, which can be entered only once: " + STICKY,

@@ -1,0 +1,71 @@
+"""``loop-local-closed``: the shared value of a block, closed in that block for all who use it."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+from mypy.nodes import CallExpr, MemberExpr, NameExpr, Var, WithStmt
+from mypy.types import Instance, get_proper_type
+
+from . import _shared_values
+from ._call_site import is_unreachable, path_of
+from ._marker import quoted
+
+if TYPE_CHECKING:
+    from mypy.checker import TypeChecker
+    from mypy.nodes import Node
+    from mypy.plugin import MethodContext
+
+_AENTER = "__aenter__"
+METHODS = frozenset({*_shared_values.CLOSING, _AENTER})
+
+
+def finding(ctx: MethodContext, api: TypeChecker) -> str | None:
+    """Return the error message about a call of one of ``METHODS``; None if it closes no shared value of a block around it."""
+    closing = _closing(ctx)
+    if closing is None:
+        return None
+    value, code = closing
+    path = path_of(value, api)
+    giver = _giver(value, path)
+    if giver is None or giver.has_valid or is_unreachable(path, api):
+        return None
+    return (
+        f'"{code}" closes the value of {quoted(giver.name)} for all others that use it: '
+        "leave that to the end of the loop or to release(), or use valid=... to say when a new one is made"
+    )
+
+
+def _closing(ctx: MethodContext) -> tuple[NameExpr, str] | None:
+    """Return the variable whose value is closed, and the code that does so."""
+    node = ctx.context
+    if isinstance(node, CallExpr):
+        method = node.callee
+        if isinstance(method, MemberExpr) and method.name in _shared_values.CLOSING and isinstance(method.expr, NameExpr):
+            return method.expr, f"{method.expr.name}.{method.name}()"
+    elif isinstance(node, NameExpr) and _is_closed_by_a_block(ctx):
+        return node, f"async with {node.name}"
+    return None
+
+
+def _is_closed_by_a_block(ctx: MethodContext) -> bool:
+    """Tell whether a block of the value itself closes it: it gives the value again, and can be closed. A lock gives nothing."""
+    value, entered = get_proper_type(ctx.type), get_proper_type(ctx.default_return_type)
+    if not isinstance(value, Instance) or not isinstance(entered, Instance) or not entered.args:
+        return False
+    given = get_proper_type(entered.args[-1])
+    return given == value and any(value.type.get(name) is not None for name in _shared_values.CLOSING)
+
+
+def _giver(value: NameExpr, path: list[Node]) -> _shared_values.Giver | None:
+    """Return what gave the variable its value, if the innermost block that did is shared, and nothing in it sets it anew."""
+    if not isinstance(value.node, Var):
+        return None
+    for node, part in reversed(list(pairwise(path))):
+        if isinstance(node, WithStmt) and part is node.body:
+            for entered, target in zip(node.expr, node.target, strict=True):
+                if isinstance(target, NameExpr) and target.node is value.node:
+                    is_set_anew = any(True for _ in _shared_values.bindings(value.node, node.body))
+                    return None if is_set_anew or not node.is_async else _shared_values.of_block(entered)
+    return None
