@@ -86,12 +86,13 @@ def check_close(close: object, *, where: str) -> None:
 def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper: Callable[..., Any]) -> Any:
     """Call the factory of an entry, and return its value, or the coroutine of it, as a resource that ``close`` ends."""
     resource: Resource[Any] = Resource(entry.exits, None, entry)
+    since = entry.exits.loop.time()
     with entry.exits.undisturbed():
         value = resource.run_factory(entry.call_factory)
         if is_coroutine(value) or isinstance(cast("object", value), ReusableCoroutine):
             return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
         entry.resource, entry.valid = resource, entry.factory.valid
-        resource.open_with(_Closing(close).holds(value), value)
+        resource.open_with(_Closing(close).holds(value), value, since=since)
         node = running_node()
         if node is not None:
             resource.note_user(node)

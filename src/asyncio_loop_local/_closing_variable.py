@@ -59,16 +59,17 @@ class ValuesToClose(Generic[T]):
     def make(self, state: LoopState, make: Callable[[], T]) -> T:
         """Make the value of this loop. One that `make` itself has made meanwhile counts; the other one is closed at once."""
         resource = _ResourceOfVariable(self, state)
+        since = state.loop.time()
         with state.exits.undisturbed():
             value = resource.run_factory(make)
             meanwhile = self.find(state)
-            self._open(resource, value, state if meanwhile is None else None)
+            self._open(resource, value, state if meanwhile is None else None, since=since)
         return value if meanwhile is None else meanwhile.value
 
     def set(self, state: LoopState, value: T) -> None:
         """Let this be the loop's value; the one before is closed."""
         with state.exits.undisturbed():
-            self._open(_ResourceOfVariable(self, state), value, state)
+            self._open(_ResourceOfVariable(self, state), value, state, since=state.loop.time())
 
     def discard(self, state: LoopState) -> None:
         """Close the value of this loop at its next turn, if there is one."""
@@ -84,12 +85,12 @@ class ValuesToClose(Generic[T]):
         """Its exit is over."""
         self._resources.pop(id(resource), None)
 
-    def _open(self, resource: _ResourceOfVariable, value: T, state: LoopState | None) -> None:
+    def _open(self, resource: _ResourceOfVariable, value: T, state: LoopState | None, *, since: float) -> None:
         handover = _Handover(resource)
         held = _Held(value, self._close, handover)
         handover.held = ref(held)
         self._resources[id(resource)] = ref(resource)
-        resource.open_with(handover, None)
+        resource.open_with(handover, None, since=since)
         if state is not None:
             self._by_loop[state] = held
             self.find(state)

@@ -138,13 +138,16 @@ class Resource(LoopBound, Generic[T]):
                 self.end(None, None)
             raise
 
-    def open_with(self, acm: ACM[T], value: T) -> None:
-        """It is open from now on with a value that needs no enter; its exit is that of ``acm``."""
+    def open_with(self, acm: ACM[T], value: T, *, since: float) -> None:
+        """It is open from now on with a value that needs no enter; its exit is that of ``acm``.
+
+        ``since`` comes from before the value was made: asking the clock may fail, and the value would then never be closed.
+        """
         exits = self.exits
         if self.state is FORKED:  # its factory has forked this process: the parent exits what the factory makes there
             return
         exits.remove(self)
-        self.acm, self.value, self.since = acm, value, exits.loop.time()
+        self.acm, self.value, self.since = acm, value, since
         self.happens(OPENED)
         self._log("entered %s")
         self.origin.publish(value, exits.loop)

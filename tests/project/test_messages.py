@@ -718,7 +718,7 @@ def test_warning_of_a_value_that_could_not_be_closed(monkeypatch: pytest.MonkeyP
     async def main() -> None:
         variables[0].get()
         (held,) = cast("Any", variables[0])._to_close._by_loop.values()
-        for owner, reference in ((held.handover, "_held"), (held.resource(), "_values")):
+        for owner, reference in ((held._handover, "held"), (held.resource(), "_values")):
             monkeypatch.setattr(owner, reference, lambda: None)  # as if the collector had cleared it
 
     with pytest.warns(ResourceWarning) as caught:

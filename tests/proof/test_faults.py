@@ -21,7 +21,7 @@ import pytest
 import uvloop
 
 import collector
-from asyncio_loop_local import aclose, atexit, enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
+from asyncio_loop_local import LoopVar, aclose, atexit, enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
 from programs import run_python
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
@@ -456,11 +456,40 @@ async def prepared(what: str, plan: Plan) -> Use:
                 plan.entered["deep"] += 1
 
             return register
+        case "close=" | "close= of a coroutine function" | "close= of a variable":
+            return closing_call(what, plan)
         case _:
             return WAYS[what](make)
 
 
-CALLS = ["enter", "enter_once", "sticky_singleton_acm", "singleton coroutine", "release", "aclose", "atexit"]
+def closing_call(what: str, plan: Plan) -> Use:
+    """A call that makes a value with ``close``."""
+
+    def make() -> str:
+        plan.entered["deep"] += 1
+        return "deep"
+
+    async def connect() -> str:
+        return make()
+
+    def close(_: str) -> None:
+        plan.exited["deep"] += 1
+
+    if what == "close= of a coroutine function":
+        return singleton(connect, close=close)
+    var = LoopVar("deep", factory=make, close=close)
+    function = var.get if what == "close= of a variable" else singleton(make, close=close)
+
+    async def call() -> str:
+        return function()
+
+    return call
+
+
+CALLS = [
+    *("enter", "enter_once", "sticky_singleton_acm", "singleton coroutine", "release", "aclose", "atexit"),
+    *("close=", "close= of a coroutine function", "close= of a variable"),
+]
 ROOM = 110  # frames before the limit, of which each depth is tried
 
 
