@@ -43,6 +43,9 @@ STAGES = {
 }
 # The daemon compares signatures without the plugin's mark, which is all that differs here: a limit in the documentation.
 NOT_SEEN_BY_THE_DAEMON = {"key given"}
+# It forgets the first, which are mypy's own, in modules that it does not check again. The second is about the code of a function that
+# is called there: the daemon checks a caller anew only if the function's signature has changed, another limit in the documentation.
+FORGOTTEN_BY_THE_DAEMON = ("[unused-ignore]", "[loop-local-escape]")
 TARGETS = tuple(MODULES)
 
 
@@ -86,8 +89,10 @@ def check_stages(directory: Path, cold: dict[str, list[str]], *command: str, is_
             continue
         write(directory, files)
         output, expected = run(directory, *command, *TARGETS), cold[stage]
-        if is_daemon:  # it forgets mypy's own unused-ignore of the modules that it does not check again
-            output, expected = ([line for line in each if "[unused-ignore]" not in line] for each in (output, expected))
+        if is_daemon:
+            output, expected = (
+                [line for line in each if not line.endswith(FORGOTTEN_BY_THE_DAEMON)] for each in (output, expected)
+            )
         assert output == expected, stage
 
 
