@@ -263,10 +263,11 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> Iterator[set[tuple[State, int, Sta
     found: set[tuple[State, int, State]] = set()
     happens = LoopBound.happens
 
-    def recording(self: LoopBound, event: Event) -> None:
-        before = self.state
-        happens(self, event)
-        found.add((before, id(event), self.state))
+    def recording(self: LoopBound, event: Event) -> State | None:
+        before = happens(self, event)
+        if before is not None:
+            found.add((before, id(event), self.state))
+        return before
 
     monkeypatch.setattr(LoopBound, "happens", recording)
     yield found

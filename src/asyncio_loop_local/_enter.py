@@ -52,10 +52,11 @@ async def enter_once(acm: ACM[T]) -> T:
     except (AttributeError, KeyError):
         pass  # not from in here, where an error of the enter's own would seem to come from this one
     while True:
+        resource = _resource_of(acm)
         try:
-            return await _resource_of(acm).acquire()
+            return await resource.acquire()
         except EndedMeanwhile:
-            pass
+            resource.invalidate()  # or this might find it again, and again
 
 
 class _ObjectByIdentity(Unpublished):
@@ -70,14 +71,15 @@ class _ObjectByIdentity(Unpublished):
         self.resource: Resource[Any] | None = None
 
     def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
-        self._state.entered_values[self._place] = value
+        if self.resource is not None:
+            self._state.entered_values[self._place] = value
 
     def invalidate(self) -> None:
         state, place = self._state, self._place
-        if self.resource is not None and state.entered.get(place) is self.resource:
-            del state.entered[place]
+        resource, self.resource = self.resource, None
+        if resource is not None and state.entered.get(place) is resource:
             state.entered_values.pop(place, None)
-        self.resource = None
+            state.entered.pop(place, None)
 
 
 def _resource_of(acm: ACM[T]) -> Resource[T]:
@@ -86,5 +88,6 @@ def _resource_of(acm: ACM[T]) -> Resource[T]:
     if resource is None:
         origin = _ObjectByIdentity(acm, state)
         resource = Resource(state.exits, checked_acm(acm, where="enter_once()"), origin)
-        origin.resource = state.entered[id(acm)] = resource
+        origin.resource = resource
+        resource = state.entered.setdefault(id(acm), resource)  # the collector may have run code that has entered it meanwhile
     return resource

@@ -108,6 +108,7 @@ class ExitOrder:
         """It is open now, and the newest."""
         self._newest = bound.serial = self._newest + 1
         self._open[bound.serial] = bound
+        self.in_transition.pop(bound, None)
         self._add_if_ready(bound)
         self._exit_next()
 
@@ -123,7 +124,7 @@ class ExitOrder:
         for used in all_used:
             used.users.pop(bound, None)
             self._add_if_ready(used)
-        for user in bound.users:
+        for user in list(bound.users):
             user.uses.pop(bound, None)
         bound.uses.clear()
         bound.users.clear()
@@ -216,7 +217,10 @@ class ExitOrder:
                     return None
             serial, waived = heappop(self._ready)
             bound = self._open.get(-serial)
-            if bound is not None and bound.users.keys() <= waived:  # else it has ended, or a new user has acquired it since
+            if bound is None:
+                continue  # it has ended
+            users = bound.users.keys()
+            if users <= waived and -serial in self._open:  # else a new user has acquired it since
                 del self._open[-serial]
                 return bound
         return None
@@ -227,21 +231,23 @@ class ExitOrder:
 
     def _all_ready(self) -> list[tuple[int, frozenset[Exitable]]]:
         """Everything that may end now, as a heap: what has no user, and of each cycle that nothing else uses, the newest."""
-        ready = [(-serial, _NO_USERS) for serial, bound in self._open.items() if not bound.users]
-        if len(ready) < len(self._open) and (not ready or self._may_have_cycles()):
-            for cycle in _cycles_without_users(self._open.values(), self.in_transition):
+        open_ = list(self._open.values())
+        ready = [(-bound.serial, _NO_USERS) for bound in open_ if not bound.users]
+        if len(ready) < len(open_) and (not ready or _may_have_cycles(open_)):
+            for cycle in _cycles_without_users(open_, list(self.in_transition)):
                 newest = max(cycle, key=lambda each: each.serial)
                 ready.append((-newest.serial, frozenset(newest.users)))
         heapify(ready)
         return ready
 
-    def _may_have_cycles(self) -> bool:
-        """Whether something open is older than what it uses, as at least one member of each cycle is."""
-        return any(0 < user.serial < serial for serial, bound in self._open.items() for user in bound.users)
-
 
 _NOBODY_WAITS: Waiters[Failure | None] = Waiters()
 _NO_USERS: frozenset[Exitable] = frozenset()
+
+
+def _may_have_cycles(open_: Iterable[Exitable]) -> bool:
+    """Whether something open is older than what it uses, as at least one member of each cycle is."""
+    return any(0 < user.serial < bound.serial for bound in open_ for user in list(bound.users))
 
 
 def _cycles_without_users(open_: Iterable[Exitable], in_transition: Iterable[Exitable]) -> Iterator[list[Exitable]]:
@@ -258,12 +264,12 @@ def _cycles_without_users(open_: Iterable[Exitable], in_transition: Iterable[Exi
         component_of[root] = number
         members = [root]
         for member in members:  # grows meanwhile
-            for user in member.users:
+            for user in list(member.users):
                 if user in nodes and user not in component_of:
                     component_of[user] = number
                     members.append(user)
         if any(member.users for member in members) and not any(member in in_transition for member in members):
-            users = [user for member in members for user in member.users if user in nodes]
+            users = [user for member in members for user in list(member.users) if user in nodes]
             if all(component_of[user] == number for user in users):
                 yield members
 
@@ -273,14 +279,14 @@ def _users_first(nodes: dict[Exitable, None]) -> list[Exitable]:
     seen: set[Exitable] = set()
     finished: list[Exitable] = []
     for root in nodes:
-        path = [] if root in seen else [(root, iter(root.uses))]
+        path = [] if root in seen else [(root, iter(list(root.uses)))]
         seen.add(root)
         while path:
             node, uses = path[-1]
             for used in uses:
                 if used not in seen and used in nodes:
                     seen.add(used)
-                    path.append((used, iter(used.uses)))
+                    path.append((used, iter(list(used.uses))))
                     break
             else:
                 path.pop()

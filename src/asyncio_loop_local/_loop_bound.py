@@ -159,9 +159,16 @@ class LoopBound(Exitable):
         """Whether tasks may be waiting until it is entered, or has ended."""
         return self.state in BEING_ENTERED or self.state in BEING_EXITED
 
-    def happens(self, event: Event) -> None:
-        """Take the state to which an event leads."""
-        self.state = event[self.state]
+    def happens(self, event: Event) -> State | None:
+        """Take the state to which an event leads.
+
+        :returns: the state before; None if the event leads nowhere from there, and nothing has happened.
+        """
+        before = self.state
+        if before not in event:
+            return None
+        self.state = event[before]  # no call since the look at the state: each may run the collector, and that any code
+        return before
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
         """Exit, or return what is to be awaited for that; ``cause`` is the error of which it died while it was held."""
@@ -183,8 +190,7 @@ class LoopBound(Exitable):
 
     def start(self) -> None:
         """Take a place in the order of exits, if its factory has only just begun to make it."""
-        if self.state is MADE:
-            self.happens(START)
+        if self.happens(START):
             self.exits.push(self)
 
     def run_task(self, coroutine: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
@@ -233,9 +239,7 @@ class LoopBound(Exitable):
 
         ``at_once``: up to where it waits for something, before this returns, where that can be had.
         """
-        if self.state in EXIT:
-            before = self.state
-            self.happens(EXIT)
+        if before := self.happens(EXIT):
             self.invalidate()  # before its exit runs, whose code would find it
             try:
                 self.run_task(self.finish(None), at_once=at_once)
@@ -291,9 +295,8 @@ class LoopBound(Exitable):
 
     def end(self, error: BaseException | None, cause: BaseException | None) -> None:
         """It has ended: wake all who wait, or report to the loop's exception handler if nobody does."""
-        if self._has_ended():
+        if not self.happens(END):
             return
-        self.happens(END)
         self._task = None
         self.context = _NO_CONTEXT  # its own refers to it
         try:
@@ -326,8 +329,7 @@ class LoopBound(Exitable):
             return
         if self.state is ENTER_INTERRUPTED or self.state is EXIT_INTERRUPTED:
             self.end(None, None)
-        elif self.state in INTERRUPT:
-            self.happens(INTERRUPT)
+        elif self.happens(INTERRUPT):
             self.cancel_soon(self.state)
 
     def cancel_soon(self, state: State) -> None:

@@ -137,12 +137,15 @@ class CacheEntry:
 
     def publish(self, value: Any, _loop: AbstractEventLoop, /) -> None:
         """Let calls find this value."""
-        self.value = value
+        if not self.is_invalid:
+            self.value = value
 
     def invalidate(self) -> None:
         """Forget the value: the next call makes a new one."""
         if not self.is_invalid:
+            cached = self.cache.cached
             self.is_invalid = True
+            cached.cache_clear()  # at once: nothing finds it there any more
             self.cache.discard(self)
             self.value = self.resource = self.valid = None  # they may refer to this
 
@@ -266,14 +269,16 @@ class LoopCache:
             self.by_value = by_value
             self.find = _by_value(self.cached) if by_value else self.cached
 
-    def put(self, value: Any, arguments: Arguments) -> None:
-        """Let `find` find the value for these arguments, each of which is hashable or frozen."""
+    def put(self, entry: CacheEntry, found: Any, arguments: Arguments) -> None:
+        """Let `find` find the entry, or its value, for these arguments, each of which is hashable or frozen."""
         args, kwargs = self._as_cached(arguments)
-        self._pending.append((value, (args, kwargs)))
+        self._pending.append((found, (args, kwargs)))
         try:
             self.cached(*args, **kwargs)
         finally:
             self._pending.pop()
+            if entry.is_invalid:  # meanwhile
+                self.cached.cache_clear()
 
     def _as_cached(self, arguments: Arguments) -> Arguments:
         return (flat_form_of_frozen(*arguments), {}) if self.by_value else arguments
@@ -281,8 +286,9 @@ class LoopCache:
     def clear(self) -> None:
         """Forget everything, which undoes all reference cycles."""
         for entry in list(self.entries.values()):
-            if entry.resource is not None and entry.resource.state is MADE:
-                entry.resource.end(None, None)
+            resource = entry.resource
+            if resource is not None and resource.state is MADE:
+                resource.end(None, None)
             entry.value = entry.resource = None
         self.entries.clear()
         self.releasing.clear()
@@ -290,10 +296,9 @@ class LoopCache:
 
     def discard(self, entry: CacheEntry) -> None:
         """Take this very entry out. If its key no longer finds it, it stays, marked as invalid."""
-        self.cached.cache_clear()
         with suppress(Exception):  # of an argument's own hash, which worked when the call was made
             if self.entries.get(entry.key) is entry:
-                del self.entries[entry.key]
+                self.entries.pop(entry.key, None)
 
     def valid_entry(self, key: Hashable) -> CacheEntry | None:
         """The entry with this key, unless its value has been forgotten."""

@@ -105,9 +105,12 @@ class LoopState:
         self._is_ending = False  # the runner waits in shutdown_asyncgens
         self._cancelling_tasks: asyncio.Task[None] | None = None  # waits for the user's tasks to end, before the loop is closed
         self._replaced: dict[str, Any] = {}  # methods that others had set on the loop
-        self._attach()
 
-    def _attach(self) -> None:
+    def attach(self) -> None:
+        """Set the methods on the loop, and the one attribute.
+
+        :raises TypeError: if nothing can be set on it.
+        """
         loop = self.loop
         self._close = loop.close
         self._shutdown_asyncgens = loop.shutdown_asyncgens
@@ -222,8 +225,12 @@ class LoopState:
             self.loop.set_default_executor(_process.LateExecutor())
             # It has nothing to shut down, for which asyncio would start a thread, and Python 3.12 starts none by now.
             self.loop.shutdown_default_executor = _shut_down_nothing  # type: ignore[method-assign]  # on this one alone
-        fatal = await self.exits.end_all(on_failure, at_once=at_once)
-        self._forget_all()
+        fatal: BaseException | None = None
+        is_over = False
+        while not is_over:
+            fatal = await self.exits.end_all(on_failure, at_once=at_once) or fatal
+            self._forget_all()
+            is_over = not self.exits  # what is forgotten may have run code that has opened something
         if fatal is not None:
             try:
                 raise fatal
@@ -240,11 +247,9 @@ class LoopState:
                 resource.retire()
 
     def _forget_all(self) -> None:
-        for cache in self.caches.values():
+        caches, self.caches, self.entered, self.entered_values = self.caches, {}, {}, {}
+        for cache in caches.values():
             cache.clear()
-        self.caches.clear()
-        self.entered.clear()
-        self.entered_values.clear()
 
     def _run_to_end(self) -> None:
         """Run the loop until everything has ended, whatever comes between.
@@ -259,7 +264,6 @@ class LoopState:
                     ending = self._hidden_task(self._end_after_tasks())
                 try:
                     self.loop.run_until_complete(ending)
-                    break
                 except (KeyboardInterrupt, SystemExit) as error:
                     interruption = error
                     if ending.done():
@@ -377,7 +381,26 @@ def loop_state() -> LoopState:
     try:
         return loop._asyncio_loop_local
     except AttributeError:
-        return LoopState(cast("asyncio.AbstractEventLoop", loop))
+        return _attached_to(cast("asyncio.AbstractEventLoop", loop))
+
+
+_attaching: dict[int, LoopState] = {}  # by the id of the loop
+
+
+def _attached_to(loop: asyncio.AbstractEventLoop) -> LoopState:
+    """Attach a state to the loop: one, also where the collector runs code meanwhile that is the first to use the loop, too."""
+    made = LoopState(loop)
+    state = _attaching.setdefault(id(loop), made)
+    if state is not made:
+        return state  # that code runs while this one is being attached
+    try:
+        attached: LoopState | None = getattr(loop, _ATTRIBUTE, None)
+        if attached is not None:
+            return attached  # by code that ran while this one was being made
+        state.attach()
+        return state
+    finally:
+        del _attaching[id(loop)]
 
 
 def attached_state() -> LoopState | None:

@@ -156,11 +156,10 @@ class Resource(LoopBound, Generic[T]):
     def retire(self) -> None:
         """Let nobody find it any more, and exit it when neither a block nor anything open uses it any more."""
         self.invalidate()
-        if self.state is OPEN:
-            self.happens(RETIRE)
+        if self.happens(RETIRE):
             self.exit_if_unused()
-        elif self.state in RELEASE:
-            self.happens(RELEASE)
+        elif self.happens(RELEASE):
+            pass  # it will be retired when it is open
         elif self.state is MADE:
             self.end(None, None)
         elif self.state is STARTED:
@@ -184,8 +183,7 @@ class Resource(LoopBound, Generic[T]):
         """
         nodes = register_wait(self)
         self.invalidate()
-        if self.state is ENTERING:
-            self.happens(RELEASE)
+        self.happens(RELEASE)
         try:
             return await self.exit()
         finally:
@@ -205,6 +203,8 @@ class Resource(LoopBound, Generic[T]):
         user = running_loop_bound(self.exits)
         if user is not None:
             self.acquired_by(user)
+        if self.state is not OPEN:
+            raise EndedMeanwhile
         return self.value
 
     async def _enter(self) -> T:
@@ -234,8 +234,7 @@ class Resource(LoopBound, Generic[T]):
         hold = self._hold
         if hold is None:
             super().begin_exit(at_once=at_once)
-        elif self.state in (OPEN, RETIRED):
-            self._close()
+        elif self._close():
             if hold.done():
                 return  # its task has been cancelled, and goes on by itself
             if at_once:
@@ -274,18 +273,18 @@ class Resource(LoopBound, Generic[T]):
                 self.report("the log of {} failed", error)
 
     def _begin_enter_if_due(self) -> None:
-        if self.state is OPEN:
-            self._enter_waiters.notify(self.value)
-        elif self.state in ENTER:
+        if self.state in ENTER:
+            require_stack()
+        if self.happens(ENTER):
             self._begin_enter()
+        elif self.state is OPEN:
+            self._enter_waiters.notify(self.value)
         elif self.state not in (ENTERING, ENTER_INTERRUPTED):
             raise EndedMeanwhile
 
     def _begin_enter(self) -> None:
-        require_stack()
         self.exits.remove(self)
         self.serial = 0
-        self.happens(ENTER)
         # Not in the stack of another one that is being entered, since how long a chain of them is has no limit; nor where an
         # error is being handled, which its code would see.
         at_once = running_node() is None and sys.exception() is None
@@ -324,12 +323,11 @@ class Resource(LoopBound, Generic[T]):
                 await hold
             except BaseException as error:
                 self.raise_if_lost(error)
-                if self.state in (OPEN, RETIRED) and not self._enter_waiters:
-                    self._close()
-                    cause = error
-                elif self.state is OPEN:  # no memory, or Ctrl-C, before all who wait had the value
-                    self._close()
-                    self._notify_failure(error)
+                if self._close():
+                    if self._enter_waiters:  # no memory, or Ctrl-C, before all who wait had the value
+                        self._notify_failure(error)
+                    else:
+                        cause = error
                 elif self.state in BEING_ENTERED:  # the same, before it was open
                     self._fail(error)
             await self.finish(cause)
@@ -342,27 +340,23 @@ class Resource(LoopBound, Generic[T]):
         if self.state is FORKED:  # the callers that this process has from its parent go on; the parent exits it
             self._enter_waiters.notify(value)
             return
-        if self.state is ABANDONED:  # __aenter__ suppressed the cancellation, but no one is waiting: exit at once
+        self.value, self.since = value, exits.loop.time()
+        before = self.happens(OPENED)
+        if before is ABANDONED:  # __aenter__ suppressed the cancellation, but no one is waiting: exit at once
             if (task := current_task(exits.loop)) is not None:
                 task.uncancel()
-            self.since = exits.loop.time()
-            self.happens(OPENED)
             hold.set_result(None)
             return
-        is_released = self.state is RELEASED
-        self.value, self.since = value, exits.loop.time()
-        if not is_released:
+        if before is not RELEASED:
             self.origin.publish(value, exits.loop)
-        self.happens(OPENED)
         self._log("entered %s")
         self._enter_waiters.notify(value)
-        del exits.in_transition[self]
-        exits.push(self)
-        if is_released and self.state is OPEN:
+        if self.state is OPEN:
+            exits.push(self)
+        if before is RELEASED:
             if self._exit_waiters:
                 self.begin_exit()
-            else:  # nobody waits for its exit, as a release does
-                self.happens(RETIRE)
+            elif self.happens(RETIRE):  # nobody waits for its exit, as a release does
                 self.exit_if_unused()
 
     def _fail(self, error: BaseException) -> bool:
@@ -370,8 +364,8 @@ class Resource(LoopBound, Generic[T]):
 
         :returns: whether anybody waited.
         """
-        was_cancelled = self.state in (ABANDONED, ENTER_INTERRUPTED) and isinstance(error, asyncio.CancelledError)
-        self.happens(FAIL)
+        before = self.happens(FAIL)
+        was_cancelled = before in (ABANDONED, ENTER_INTERRUPTED) and isinstance(error, asyncio.CancelledError)
         self.invalidate()
         return not (was_cancelled and not self._enter_waiters) and self._notify_failure(error)
 
@@ -379,17 +373,21 @@ class Resource(LoopBound, Generic[T]):
         report = partial(self.report, "entering {} failed when nobody waited for it any more", error)
         return Failure(error, self.label, report).notify(self._enter_waiters)
 
-    def _close(self) -> None:
-        """It is about to exit: it gives up its place, and nobody finds it any more."""
-        self.exits.remove(self)
+    def _close(self) -> bool:
+        """It is about to exit, if it is open: it gives up its place, and nobody finds it any more.
+
+        :returns: whether it was open.
+        """
+        if not self.happens(EXIT):
+            return False
         self.exits.in_transition[self] = None
-        self.happens(EXIT)
+        self.exits.remove(self)
         self.invalidate()
+        return True
 
     def _abandon(self) -> None:
         """Nobody waits for it to be entered any more."""
-        if self.state in ABANDON and self._task is not None:
-            self.happens(ABANDON)
+        if self._task is not None and self.happens(ABANDON):
             self.invalidate()
             self.cancel_soon(ABANDONED)
 

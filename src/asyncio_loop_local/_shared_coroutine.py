@@ -65,12 +65,14 @@ class _Run(WaitNode):
         if self.is_over:
             self.waiters.notify(None)
 
-    def start(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def start(self, coroutine: Coroutine[Any, Any, Any]) -> Task[Any]:
         """Starts it in a copy of the caller's context: a task of the caller's, as any that it starts."""
         context = copy_context()
         context.run(current_node.set, self)
         # Not with context=…, which task factories that people wrote before Python 3.11 do not take.
-        self.task = context.run(self._loop.create_task, coroutine)
+        task: Task[Any] = context.run(self._loop.create_task, coroutine)
+        self.task = task
+        return task
 
 
 class ReusableCoroutine(Coroutine[Any, Any, T_co], CallResult):
@@ -225,6 +227,8 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
             if self._is_spent:
                 return await self._entry.call_again(self._wrapper)
             run = run or self._start()
+            if run is None:
+                continue
             nodes = register_wait(run)
             try:
                 ended = await run.waiters.wait(self._loop, run.notify_if_over)
@@ -259,40 +263,51 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
         self._first = None
         self._entry.invalidate()
 
-    def _start(self) -> _Run:
-        coroutine = cast("FirstCoroutine[T_co]", self._first).take()
-        run = self._run = _Run(self._loop, self.__qualname__)
+    def _start(self) -> _Run | None:
+        """Start a run, unless other code has done so meanwhile, by the collector: then there is something else to look at."""
+        run = _Run(self._loop, self.__qualname__)
+        first = self._first
+        if self._run is not None or first is None:
+            return self._run
+        self._run = run
         try:
-            run.start(coroutine)
+            coroutine = first.take()
+            try:
+                task = run.start(coroutine)
+            except BaseException:
+                coroutine.close()
+                raise
         except BaseException:
             self._run = None
-            coroutine.close()
+            run.is_over = True
+            run.waiters.notify(None)
             raise
-        cast("Task[Any]", run.task).add_done_callback(partial(self._finished, run))
+        task.add_done_callback(partial(self._finished, run))
         return run
 
     def _finished(self, run: _Run, task: Task[T_co]) -> None:
+        is_cancelled = task.cancelled()
+        error = None if is_cancelled else task.exception()
+        result = None if is_cancelled or error is not None else task.result()
         if run.is_over:
             return  # this was called before
         run.is_over = True
         run.task = None  # its context refers to the run
-        error = None if task.cancelled() else task.exception()
+        is_wanted = self._run is run  # else everybody who had waited for it was cancelled, and so it was
+        if is_wanted:  # all at once, and before any call
+            self._run = None
+            if error is None and not is_cancelled:
+                self._result: T_co = cast("T_co", result)
+                self._done_on = self._loop
+                self._first = None
+            elif not _was_taken_away(task):
+                self._spend()
         if error is None:
             run.waiters.notify(task)
         else:
             message = f"{run.name} failed when nobody waited for it any more"
             context = {"message": message, "exception": error, "task": task}
             Failure(error, run.name, partial(self._loop.call_exception_handler, context)).notify(run.waiters)
-        is_wanted = self._run is run  # else everybody who had waited for it was cancelled, and so it was
-        if is_wanted:
-            self._run = None
-        if error is not None or task.cancelled():
-            if is_wanted and not _was_taken_away(task):
-                self._spend()
-        elif is_wanted:
-            self._first = None
-            self._result: T_co = task.result()
-            self._done_on = self._loop
 
 
 class CheckedSharedCoroutine(SharedCoroutine[T_co]):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from asyncio import get_running_loop
 from inspect import iscoroutinefunction
 from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, overload
 
@@ -121,6 +122,7 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = Non
             return value
 
         async def call_later(*args: Any, **kwargs: Any) -> Any:
+            get_running_loop()  # or, driven where none runs, this would call itself for ever
             return await wrapper(*args, **kwargs)
 
         if close is not None:

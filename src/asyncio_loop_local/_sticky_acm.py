@@ -108,8 +108,9 @@ class StickyCall(StickyACM[T_co], CallResult):
         self._resource = self._entry.resource = resource
 
     def publish(self, value: Any, loop: AbstractEventLoop, /) -> None:
-        self.value: T_co = value
-        self.open_on = loop
+        if self._resource is not None:
+            self.value: T_co = value
+            self.open_on = loop
 
     def invalidate(self) -> None:
         if self.open_on is not None:
@@ -119,17 +120,20 @@ class StickyCall(StickyACM[T_co], CallResult):
         self._entry.invalidate()
 
     async def __aenter__(self) -> T_co:
-        if self.open_on is get_running_loop():
+        loop, resource = get_running_loop(), self._resource
+        if self.open_on is loop:
             value = self.value
             node = running_node()
-            if node is not None and self._resource is not None:
-                self._resource.note_user(node)
+            if node is not None and resource is not None:
+                resource.note_user(node)
             return value
-        if self._resource is not None and self._resource.exits.loop is get_running_loop():
-            try:
-                return await self._resource.acquire()
-            except EndedMeanwhile:
-                pass
+        if self.loop is loop:
+            if resource is not None:
+                try:
+                    return await resource.acquire()
+                except EndedMeanwhile:
+                    pass
+            self.invalidate()  # or the call might find this again, and again
         return await self._entry.call_again(self._wrapper).__aenter__()
 
     def __await__(self) -> Generator[Any, Any, T_co]:
@@ -165,12 +169,13 @@ class CheckedStickyCall(StickyCall[T_co]):
         return self._entered().__await__()
 
     def invalidate(self) -> None:
-        self._retired = self._resource if self.is_held else None
+        if self._resource is not None and self.is_held:
+            self._retired = self._resource
         super().invalidate()
 
     async def __aenter__(self) -> T_co:
-        resource = self._resource
-        if self.open_on is get_running_loop():
+        loop, resource = get_running_loop(), self._resource
+        if self.open_on is loop:
             value = self.value
             self._blocks += 1  # before `valid` is asked, which may run any code
             try:
@@ -186,15 +191,17 @@ class CheckedStickyCall(StickyCall[T_co]):
                     resource.note_user(node)
                 return value
             self._leave()
-        elif resource is not None and resource.exits.loop is get_running_loop():
-            self._blocks += 1
-            try:
-                return await resource.acquire()
-            except EndedMeanwhile:
-                self._leave()
-            except BaseException:
-                self._leave()
-                raise
+        elif self.loop is loop:
+            if resource is not None:
+                self._blocks += 1
+                try:
+                    return await resource.acquire()
+                except EndedMeanwhile:
+                    self._leave()
+                except BaseException:
+                    self._leave()
+                    raise
+            self.invalidate()  # or the call might find this again, and again
         return await self._elsewhere.enter(self._entry.call_again(self._wrapper))
 
     async def __aexit__(

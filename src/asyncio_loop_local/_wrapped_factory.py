@@ -91,7 +91,7 @@ class WrappedFactory(PicklesByIdentity):
         state = loop_state()
         cache = state.caches.get(self)
         if cache is None:
-            cache = state.caches[self] = LoopCache()
+            cache = state.caches.setdefault(self, LoopCache())
         if self.keeps_arguments and (value := self._value_of(cache.find_otherwise(args, kwargs))) is not NOTHING:
             return value
         arguments = self.keys.freeze(args, kwargs)
@@ -104,20 +104,24 @@ class WrappedFactory(PicklesByIdentity):
         if entry is not None:
             value = entry.value
             if not self._checks_values or is_usable(entry, value):
-                cache.put(entry if self._checks_values else value, arguments)  # not before this second call, which may never come
+                # Not before this second call, which may never come.
+                cache.put(entry, entry if self._checks_values else value, arguments)
                 return value
         entry = CacheEntry(state.exits, cache, self, key, args, kwargs)
+        if cache.valid_entry(key) is not None:  # the collector has run code that has made the same call
+            return self.find_or_make(args, kwargs)
         value = entry.value = self._make(entry)
         if not self.keeps_arguments:
             entry.forget_arguments()
         if entry.is_invalid:
             return value
-        made_meanwhile = cache.valid_entry(key)
-        if made_meanwhile is not None:  # by the factory itself, which has made the same call
-            value = made_meanwhile.value
-            entry.drop()
-            return value
-        cache.entries[key] = entry
+        made_meanwhile = cache.entries.setdefault(key, entry)
+        if made_meanwhile is not entry:  # by the factory itself, which has made the same call
+            if not made_meanwhile.is_invalid:
+                value = made_meanwhile.value
+                entry.drop()
+                return value
+            cache.entries[key] = entry
         if not cache.has_warned:
             self._warn_of_many(cache)
         return value
