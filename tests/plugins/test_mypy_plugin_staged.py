@@ -43,8 +43,9 @@ STAGES = {
 }
 # The daemon compares signatures without the plugin's mark, which is all that differs here: a limit in the documentation.
 NOT_SEEN_BY_THE_DAEMON = {"key given"}
-# It forgets the first, which are mypy's own, in modules that it does not check again. The second is about the code of a function that
-# is called there: the daemon checks a caller anew only if the function's signature has changed, another limit in the documentation.
+# It forgets the first, which are mypy's own, in modules that it does not check again. The second is about the code of a function
+# that is called there: the daemon checks a caller anew only if the function's signature has changed, another limit in the
+# documentation.
 FORGOTTEN_BY_THE_DAEMON = ("[unused-ignore]", "[loop-local-escape]")
 TARGETS = tuple(MODULES)
 
