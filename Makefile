@@ -10,7 +10,8 @@ CORE := $(wildcard tests/test_*.py)
 COVERING := $(CORE) tests/plugins
 NOT_COVERING := tests/real tests/proof tests/facts tests/project typing_tests
 # These find the same on each Python.
-ONCE := tests/project $(addprefix typing_tests/test_,checkers.py editor.py factories.py other_checkers.py)
+ONCE := tests/project $(addprefix tests/plugins/test_,check.py mypy_plugin_staged.py) \
+	$(addprefix typing_tests/test_,checkers.py editor.py factories.py other_checkers.py)
 ON_EACH := tests typing_tests $(addprefix --ignore=,$(ONCE))
 
 .PHONY: help demo test quick coverage check checkers mutants test-all docs format develop public-api clean
