@@ -49,6 +49,9 @@ def mypy(directory: Path, settings: str, *arguments: str | Path) -> str:
     return done.stdout + done.stderr
 
 
+PLUGIN_CODES = ("key", "key-function", "fresh-key", "no-loop", "decorator", "single-use", "escape", "closed")
+
+
 def test_mypy_strict_agrees(tmp_path: Path) -> None:
     """Without the plugin: no type is other than asserted, no ignored error is missing."""
     output = mypy(tmp_path, "exclude = factories/", ROOT / "src", HERE)
@@ -59,7 +62,7 @@ def test_mypy_with_the_plugin_agrees(tmp_path: Path) -> None:
     """With the plugin, one more wrong call is refused, that of a partial; and its own findings are no errors here."""
     if not (ROOT / "mypy_plugin").is_dir():
         pytest.skip("the plugin is not here")
-    codes = ", ".join(f"loop-local-{code}" for code in ("key", "fresh-key", "no-loop", "decorator", "single-use"))
+    codes = ", ".join(f"loop-local-{code}" for code in PLUGIN_CODES)
     output = mypy(tmp_path, f"exclude = factories/\nplugins = asyncio_loop_local_mypy\ndisable_error_code = {codes}", HERE)
     errors = re.findall(r"^typing_tests/(\w+\.py):\d+: error: (.*)$", output, re.MULTILINE)
     assert errors == [("test_singleton.py", 'Unexpected keyword argument "nope" for "plain"  [call-arg]')], output
