@@ -289,6 +289,7 @@ class LoopCache:
             resource = entry.resource
             if resource is not None and resource.state is MADE:
                 resource.end(None, None)
+            entry.is_invalid = True  # for code that has found it just before
             entry.value = entry.resource = None
         self.entries.clear()
         self.releasing.clear()
