@@ -103,7 +103,7 @@ class WrappedFactory(PicklesByIdentity):
         entry = cache.valid_entry(key)
         if entry is not None:
             value = entry.value
-            if not self._checks_values or is_usable(entry, value):
+            if not entry.is_invalid and (not self._checks_values or is_usable(entry, value)):
                 # Not before this second call, which may never come.
                 cache.put(entry, entry if self._checks_values else value, arguments)
                 return value
@@ -117,10 +117,10 @@ class WrappedFactory(PicklesByIdentity):
             return value
         made_meanwhile = cache.entries.setdefault(key, entry)
         if made_meanwhile is not entry:  # by the factory itself, which has made the same call
+            value_meanwhile = made_meanwhile.value
             if not made_meanwhile.is_invalid:
-                value = made_meanwhile.value
                 entry.drop()
-                return value
+                return value_meanwhile
             cache.entries[key] = entry
         if not cache.has_warned:
             self._warn_of_many(cache)
