@@ -17,8 +17,11 @@ from ._keys import ATOMS, IN_DICT, KNOWN_CLASSES, KnownClass, Snapshot, freeze, 
 Parts = tuple[Any, ...]
 Read = Callable[[Any], tuple[Any, ...]]
 
-TUPLE = object()
-"""In a flat form this, the length and the items stand for a tuple."""
+
+class TUPLE:
+    """In a flat form this, the length and the items stand for a tuple. A class, since cloudpickle pickles one by its name."""
+
+
 _BY_NAME = object()  # stands before the arguments by name
 
 
@@ -28,9 +31,6 @@ def flat_form(args: tuple[object, ...], kwargs: dict[str, object]) -> Iterable[A
     :returns: None if no argument is known to count by value.
     :raises Exception: if the attributes of one cannot be read, or something in it cannot be part of a key.
     """
-    if len(args) == 1 and not kwargs:
-        known = KNOWN_CLASSES.get(id(type(args[0])))
-        return None if known is None else known.flat_form(args[0])
     flat: list[Any] = []
     by_value = False
     for value in args:

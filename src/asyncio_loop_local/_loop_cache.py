@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ._cpython import lru_cache
 from ._flat_form import flat_form, flat_form_of_frozen
+from ._keys import KNOWN_CLASSES
 from ._loop_bound import ENDED, MADE, OPEN
 from ._names import name_of
 
@@ -307,7 +308,9 @@ class LoopCache:
 
 
 def _by_value(cached: Callable[..., Any]) -> Callable[..., Any]:
-    def find(*args: Any, **kwargs: Any) -> Any:
+    def find(*args: object, **kwargs: object) -> Any:
+        if len(args) == 1 and not kwargs:  # the same as below, in four fifths of the time
+            return cached(*KNOWN_CLASSES[id(type(args[0]))].flat_form(args[0]))
         flat = flat_form(args, kwargs)
         if flat is None:
             raise NotCached
