@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _wait_graph  # as a module: cloudpickle has to pickle what `wrapper` refers to, and can pickle no ContextVar
 from ._cpython import annotate_like, running_loop_or_none
+from ._flat_form import TUPLE
 from ._keys import CallKeys, OwnKeys
 from ._loop_bound import ENDED
 from ._loop_cache import NOTHING, CacheEntry, LoopCache, NotCached
@@ -21,6 +22,7 @@ from ._pickling import PicklesByIdentity
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
+    from ._keys import Arguments
     from ._loop_state import LoopState
     from ._resource import Resource
 
@@ -81,9 +83,10 @@ class WrappedFactory(PicklesByIdentity):
         other.replaces = self
         return other
 
-    def find_or_make(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def find_or_make(self, args: tuple[Any, ...], kwargs: dict[str, Any], arguments: Arguments | None = None) -> Any:
         """Return the value of this call on the running loop, or make it now.
 
+        :param arguments: as `CallKeys.freeze` returns them, if that has been done.
         :raises TypeError: if an argument cannot be part of a key.
         """
         if self._call_without_loop is not None and running_loop_or_none() is None:
@@ -94,9 +97,10 @@ class WrappedFactory(PicklesByIdentity):
             cache = state.caches.setdefault(self, LoopCache())
         if self.keeps_arguments and (value := self._value_of(cache.find_otherwise(args, kwargs))) is not NOTHING:
             return value
-        arguments = self.keys.freeze(args, kwargs)
+        if arguments is None:
+            arguments = self.keys.freeze(args, kwargs)
         if arguments[1] is not kwargs:  # some were frozen: only so does the C-level cache find them
-            value = self._value_of(cache.find_frozen(arguments, by_value=self.keeps_arguments))
+            value = self._value_of(cache.find_frozen(arguments, by_value=True))
             if value is not NOTHING:
                 return value
         key = self.keys.key(*arguments)
@@ -133,9 +137,13 @@ class WrappedFactory(PicklesByIdentity):
         value = found.value
         return value if is_usable(found, value) else NOTHING
 
-    def find_or_make_by_key(self, call_again: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+    def find_or_make_by_key(
+        self, call_again: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], own_key: tuple[Any] | None = None
+    ) -> Any:
         """The same where ``key=`` says what counts, so that the arguments are not kept: only what this call is given has them."""
-        value = self.find_or_make(args, kwargs)
+        keys = self.keys
+        arguments = keys.freeze_own(*own_key) if own_key is not None and isinstance(keys, OwnKeys) else None
+        value = self.find_or_make(args, kwargs, arguments)
         return value.with_arguments(partial(call_again, *args, **kwargs)) if isinstance(value, CallResult) else value
 
     def find(
@@ -230,9 +238,26 @@ def wrapped(
     token = WrappedFactory(factory, make, key=key, valid=valid, checks_values=checks_values, call_without_loop=call_without_loop)
 
     if key is not None:
+        key_of: Callable[..., Any] = key
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            return token.find_or_make_by_key(wrapper, args, kwargs)
+            asked: tuple[Any] | None = None  # the key function, once a call: its errors come through as they are
+            try:
+                cached = running_loop()._asyncio_loop_local.caches[token].cached
+            except (AttributeError, KeyError, RuntimeError):
+                pass
+            else:
+                own_key = key_of(*args, **kwargs)
+                kind: object = type(own_key)  # pyright: ignore[reportUnknownVariableType]  # a key may be anything
+                try:
+                    found = cached(TUPLE, len(own_key), *own_key) if kind is tuple else cached(own_key)
+                except (TypeError, ValueError, NotCached):
+                    pass
+                else:
+                    if not checks_values:
+                        return found.with_arguments(partial(wrapper, *args, **kwargs)) if isinstance(found, CallResult) else found
+                asked = (own_key,)
+            return token.find_or_make_by_key(wrapper, args, kwargs, asked)
 
     elif checks_values:
 
