@@ -9,7 +9,7 @@ from mypy.nodes import CallExpr, MemberExpr, NameExpr, Var, WithStmt
 from mypy.types import Instance, get_proper_type
 
 from . import _shared_values
-from ._call_site import is_unreachable, path_of
+from ._call_site import innermost_function, is_unreachable, path_of
 from ._marker import quoted
 
 if TYPE_CHECKING:
@@ -23,8 +23,8 @@ METHODS = frozenset({*_shared_values.CLOSING, _AENTER})
 
 def finding(ctx: MethodContext, api: TypeChecker) -> str | None:
     """Return the error message about a call of one of ``METHODS``; None if it closes no shared value of a block around it."""
-    closing = _closing(ctx)
-    if closing is None:
+    closing, function = _closing(ctx), innermost_function(api)
+    if closing is None or function is None or not function.is_coroutine:  # no other function has such a block
         return None
     value, code = closing
     path = path_of(value, api)

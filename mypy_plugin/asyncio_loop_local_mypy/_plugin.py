@@ -70,8 +70,17 @@ class LoopLocalPlugin(Plugin):
         return self._hook("get_class_decorator_hook_2", fullname, self._report_class) if fullname in DECORATORS else None
 
     def get_customize_class_mro_hook(self, fullname: str) -> Callable[[ClassDefContext], None] | None:
-        """Note what a class statement says. mypy asks this of each class, when it has read the whole statement."""
-        return self._chain("get_customize_class_mro_hook", fullname, _note_class)
+        """Note what a class statement says. mypy asks this of each class, so it must cost next to nothing."""
+        return self._note_class
+
+    def _note_class(self, ctx: ClassDefContext) -> None:
+        statement = ctx.cls
+        if statement.decorators or statement.keywords:
+            _guarded(ctx.api, partial(_class_statement.note, statement), None)
+        for other in _plugins_after(self, ctx.api):
+            next_hook = other.get_customize_class_mro_hook(statement.fullname)
+            if next_hook is not None:
+                next_hook(ctx)
 
     def _hook(self, asked: str, fullname: str, work: Callable[[str, C], R]) -> Callable[[C], R] | None:
         return self._chain(asked, fullname, work) if self._is_ours(fullname) else None
@@ -163,10 +172,6 @@ def _report(finding: Callable[[F, TypeChecker], str | None], code: ErrorCode, ct
     message = finding(ctx, api) if isinstance(api, TypeChecker) else None
     if message is not None and isinstance(api, TypeChecker):
         report(api, message, ctx.context, code)
-
-
-def _note_class(fullname: str, ctx: ClassDefContext) -> None:  # noqa: ARG001  # as the work of every hook
-    _class_statement.note(ctx.cls)
 
 
 def _is_called_as(fullname: str, decorator: Marker) -> bool:

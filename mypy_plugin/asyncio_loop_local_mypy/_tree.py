@@ -62,6 +62,8 @@ def path_to(target: Node, node: Node) -> list[Node]:
     if node is target:
         return [node]
     for part in parts(node):
+        if isinstance(part, Statement) and part.end_line is not None and part.end_line < target.line:
+            continue
         path = path_to(target, part)
         if path:
             return [node, *path]
