@@ -22,7 +22,7 @@ class TUPLE:
     """In a flat form this, the length and the items stand for a tuple. A class, since cloudpickle pickles one by its name."""
 
 
-_BY_NAME = object()  # stands before the arguments by name
+_BY_NAME = object()  # stands before the number and the names of the arguments by name; their values come last
 
 
 def flat_form(args: tuple[object, ...], kwargs: dict[str, object]) -> Iterable[Any] | None:
@@ -31,9 +31,9 @@ def flat_form(args: tuple[object, ...], kwargs: dict[str, object]) -> Iterable[A
     :returns: None if no argument is known to count by value.
     :raises Exception: if the attributes of one cannot be read, or something in it cannot be part of a key.
     """
-    flat: list[Any] = []
+    flat: list[Any] = [_BY_NAME, len(kwargs), *kwargs] if kwargs else []
     by_value = False
-    for value in args:
+    for value in (*args, *kwargs.values()) if kwargs else args:
         if type(value) in ATOMS:
             flat.append(value)
         elif (known := KNOWN_CLASSES.get(id(type(value)))) is not None:
@@ -41,17 +41,6 @@ def flat_form(args: tuple[object, ...], kwargs: dict[str, object]) -> Iterable[A
             by_value = True
         else:
             flat.append(value)  # it hashes, or the class is new
-    if kwargs:
-        flat.append(_BY_NAME)
-        for name, value in kwargs.items():
-            flat.append(name)
-            if type(value) in ATOMS:
-                flat.append(value)
-            elif (known := KNOWN_CLASSES.get(id(type(value)))) is not None:
-                flat += known.flat_form(value)
-                by_value = True
-            else:
-                flat.append(value)
     return flat if by_value else None
 
 
@@ -64,14 +53,9 @@ known_class(tuple).flat_form = _flat_form_of_tuple
 
 def flat_form_of_frozen(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, ...]:
     """Return the flat form of a call by its frozen arguments, so that it is of the same reading of them as the call's key."""
-    flat: list[Any] = []
-    for frozen in args:
+    flat: list[Any] = [_BY_NAME, len(kwargs), *kwargs] if kwargs else []
+    for frozen in (*args, *kwargs.values()):
         flat += _flat_form_of_frozen(frozen)
-    if kwargs:
-        flat.append(_BY_NAME)
-        for name, frozen in kwargs.items():
-            flat.append(name)
-            flat += _flat_form_of_frozen(frozen)
     return tuple(flat)
 
 
