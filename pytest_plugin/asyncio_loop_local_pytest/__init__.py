@@ -16,10 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
 
     from asyncio_loop_local import StickyACM
-    from asyncio_loop_local._typing import ACM
-
-    class _NoFunction:
-        """Nothing is one. In a union with it, what the factory makes is not decided by the replacement, for mypy."""
+    from asyncio_loop_local._typing import ACM, NoFunction
 
 
 __all__ = ["LoopLocalOverride", "loop_local_override", "pytest_addoption", "pytest_configure"]
@@ -35,11 +32,11 @@ class LoopLocalOverride(Protocol):
 
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload]
-        self, factory: Callable[P, T], replacement: Callable[P, T] | _NoFunction, /
+        self, factory: Callable[P, T], replacement: Callable[P, T] | NoFunction, /
     ) -> None: ...
     @overload
     def __call__(  # pyright: ignore[reportOverlappingOverload]
-        self, factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]] | _NoFunction, /
+        self, factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]] | NoFunction, /
     ) -> None: ...
 
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import inspect
 from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
-from ._resource import Resource
+from ._resource import Resource, close_by
 from ._shared_coroutine import FirstCoroutine, ReusableCoroutine, first_coroutine, is_coroutine
 from ._sticky_acm import StickyCall, sticky_call
 from ._wait_graph import running_node
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator
-    from types import TracebackType
 
     from ._loop_cache import CacheEntry
 
@@ -40,16 +38,8 @@ class _Closing(Generic[T]):
             self._value = await coroutine.take()
         return self._value
 
-    async def __aexit__(
-        self,
-        _exc_type: type[BaseException] | None,
-        _exc_value: BaseException | None,
-        _traceback: TracebackType | None,
-        /,
-    ) -> None:
-        result = self._close(self._value)
-        if inspect.isawaitable(result):
-            await result
+    async def __aexit__(self, *_error: object) -> None:
+        await close_by(self._close, self._value)
 
 
 class ClosingCoroutine(ReusableCoroutine[T_co]):

@@ -8,7 +8,6 @@ thread, it is handed over to its resource, which then exits at the loop's next t
 from __future__ import annotations
 
 import asyncio
-import inspect
 import warnings
 from concurrent.futures import Future, InvalidStateError
 from contextlib import suppress
@@ -16,14 +15,13 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
 from ._loop_bound import ENDED, FORKED, OPEN, State
-from ._resource import Resource, Unpublished
+from ._resource import Resource, Unpublished, close_by
 from ._secrets import safe_repr
 from ._wait_graph import register_wait, running_node
 from ._waiters import noted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from types import TracebackType
 
     from ._loop_state import LoopState
 
@@ -171,13 +169,7 @@ class _Handover:
     async def __aenter__(self) -> None:
         """It is open from the beginning."""
 
-    async def __aexit__(
-        self,
-        _exc_type: type[BaseException] | None,
-        _exc_value: BaseException | None,
-        _traceback: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *_error: object) -> None:
         held = None if self.held is None else self.held()
         taken = None if held is None else held.take()
         taken, self.value = taken or self.value, None
@@ -185,9 +177,7 @@ class _Handover:
         self.is_over = True
         if taken is not None:
             value, close = taken
-            result = close(value)
-            if inspect.isawaitable(result):
-                await result
+            await close_by(close, value)
 
 
 class _ResourceOfVariable(Resource[None]):

@@ -19,10 +19,7 @@ if TYPE_CHECKING:
     from types import CellType, TracebackType
 
     from ._sticky_acm import StickyACM
-    from ._typing import ACM
-
-    class _NoFunction:
-        """Nothing is one."""
+    from ._typing import ACM, NoFunction
 
 
 P = ParamSpec("P")
@@ -64,11 +61,11 @@ if TYPE_CHECKING and not MYPY:
 
 @overload
 def override(  # pyright: ignore[reportOverlappingOverload]
-    factory: Callable[P, T], replacement: Callable[P, T] | _NoFunction, /
+    factory: Callable[P, T], replacement: Callable[P, T] | NoFunction, /
 ) -> AbstractContextManager[None]: ...
 @overload
 def override(  # pyright: ignore[reportOverlappingOverload]
-    factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]] | _NoFunction, /
+    factory: Callable[P, StickyACM[T]], replacement: Callable[P, ACM[T]] | NoFunction, /
 ) -> AbstractContextManager[None]: ...
 def override(factory: Any, replacement: Any, /) -> Any:
     """Return a context manager in whose block calls of a wrapped factory make from ``replacement``: for tests.

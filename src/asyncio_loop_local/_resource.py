@@ -399,6 +399,13 @@ def resource_made_by(make: Callable[[], ACM[T]], *, exits: ExitOrder, origin: Or
     return resource
 
 
+async def close_by(close: Callable[[T], object], value: T) -> None:
+    """Close a value by a function, sync or async."""
+    result = close(value)
+    if inspect.isawaitable(result):
+        await result
+
+
 def checked_acm_factory(factory: object, *, where: str) -> None:
     """Refuse what can be known to make no ACM before it is ever called.
 

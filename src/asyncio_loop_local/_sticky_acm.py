@@ -250,17 +250,11 @@ class _StickyByKey(StickyACM[T_co]):
             return value
         return await self._elsewhere.enter(self._call_again())
 
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc_value: BaseException | None,
-        traceback: TracebackType | None,
-        /,
-    ) -> None:
+    async def __aexit__(self, *error: Any) -> None:
         later = self._elsewhere.leave(self._blocks, self._sticky.loop) if self._elsewhere else None
         if later is None:
             self._blocks -= 1
-        await (later or self._sticky).__aexit__(exc_type, exc_value, traceback)
+        await (later or self._sticky).__aexit__(*error)
 
     def __repr__(self) -> str:
         return repr(self._sticky)

@@ -27,6 +27,10 @@ class ACM(Protocol[T_co]):
     ) -> Awaitable[object]: ...
 
 
+class NoFunction:
+    """Nothing is one. In a union with it, a parameter decides no type variable for mypy, and is only checked."""
+
+
 class Key(Protocol):
     """A function of a call's arguments, whatever it takes; not a ``Callable[...]``, in which mypy sees an Any."""
 
