@@ -1453,3 +1453,26 @@ async def test_a_connection_that_the_server_has_closed() -> None:
     await release(make)
     server.close()
     assert (len(served), len(closed)) == (3, 3)
+
+
+@on_each_loop
+async def test_valid_is_asked_about_what_a_wrapped_coroutine_function_gives() -> None:
+    """Each later await asks ``valid``, also of a coroutine function that `singleton` has wrapped already."""
+    asked: list[object] = []
+
+    @singleton
+    async def token() -> object:
+        return object()
+
+    def is_good(value: object) -> bool:
+        asked.append(value)
+        return len(asked) != 2
+
+    checked = singleton(token, valid=is_good)
+    first = await checked()
+    assert asked == []
+    assert await checked() is first
+    assert await release(token)
+    second = await checked()
+    assert second is not first
+    assert asked == [first, first]

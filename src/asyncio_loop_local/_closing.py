@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from asyncio import get_running_loop
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from ._resource import Resource, close_by
 from ._shared_coroutine import FirstCoroutine, ReusableCoroutine, first_coroutine, is_coroutine
@@ -79,7 +79,7 @@ def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper
     since = entry.exits.loop.time()
     with entry.exits.undisturbed():
         value = resource.run_factory(entry.call_factory)
-        if is_coroutine(value) or isinstance(cast("object", value), ReusableCoroutine):
+        if is_coroutine(value, or_shared=True):
             return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
         entry.resource, entry.valid = resource, entry.factory.valid
         resource.open_with(_Closing(close).holds(value), value, since=since)

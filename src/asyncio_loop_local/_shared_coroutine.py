@@ -340,12 +340,15 @@ def first_coroutine(first: Coroutine[Any, Any, T], entry: CacheEntry) -> FirstCo
     return FirstCoroutine(first, partial(entry.factory.call, *entry.args, **entry.kwargs))
 
 
-def is_coroutine(value: object) -> bool:
+def is_coroutine(value: object, *, or_shared: bool = False) -> bool:
     """Tell whether asyncio takes a value for a coroutine, be it made by Cython, mypyc or uvloop, and it is nothing besides.
 
-    A shared coroutine may be shared as it is, and an asynchronous context manager is rather entered than awaited.
+    An asynchronous context manager is rather entered than awaited. A shared coroutine may be shared as it is; ``or_shared``:
+    not where what it gives is to be checked, or closed.
     """
-    is_other = isinstance(value, (ReusableCoroutine, GeneratorType)) or hasattr(type(value), "__aenter__")
+    if isinstance(value, ReusableCoroutine):
+        return or_shared
+    is_other = isinstance(value, GeneratorType) or hasattr(type(value), "__aenter__")
     return isinstance(value, Coroutine) and not is_other
 
 

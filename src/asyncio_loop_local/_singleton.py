@@ -116,7 +116,7 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = Non
             if close is not None:
                 return made_to_be_closed(entry, close, wrapper)
             value = entry.call_factory()
-            if is_coroutine(value):
+            if is_coroutine(value, or_shared=valid is not None):
                 return shared_coroutine(value, entry, wrapper)
             entry.valid = valid
             return value
