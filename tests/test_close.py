@@ -27,7 +27,7 @@ from asyncio_loop_local import (
     sticky_singleton_acm,
     storage,
 )
-from closing import COROUTINE_KINDS, KINDS, PLAIN_KINDS, Client, Clients, closes
+from closing import COROUTINE_KINDS, KINDS, PLAIN_KINDS, Client, Clients, closes, takes_in_a_task
 from conftest import Run
 from loop_programs import each_kind_of_loop, run_script, without_asyncios_own
 from recording import Recorded, cancel, enters, exits, keep, on_each_loop, reports_of_this_loop, turns, use, wait_for_gate
@@ -237,19 +237,7 @@ async def takes_on_request(
     log: list[str], take: Callable[[], Awaitable[object]]
 ) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
     """A resource that takes something in a task of its own, when it is asked to."""
-    wanted, taken = asyncio.Event(), asyncio.Event()
-
-    async def in_a_task() -> None:
-        await wanted.wait()
-        await take()
-        taken.set()
-        await asyncio.Event().wait()
-
-    async def ask() -> None:
-        wanted.set()
-        await wait_for_gate(taken)
-
-    task = asyncio.create_task(in_a_task())
+    task, ask = takes_in_a_task(take)
     yield ask
     log.append("exiting the user")
     task.cancel()

@@ -17,10 +17,10 @@ import pytest
 
 import collector
 from asyncio_loop_local import LoopVar, aclose, enter, resources, singleton, storage
-from closing import Client, closes
+from closing import Client, closes, takes_in_a_task
 from conftest import LOOPS, Run
 from loop_programs import each_kind_of_loop, run_script, without_asyncios_own
-from recording import Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, wait_for_gate
+from recording import Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns
 
 LONGEST_WAIT = 30.0  # seconds; only for what would otherwise hang
 
@@ -167,19 +167,11 @@ async def test_it_is_a_resource_like_any_other(log: list[str]) -> list[str]:
 @asynccontextmanager
 async def takes_on_request(log: list[str], take: Callable[[], object]) -> AsyncGenerator[Callable[[], Any]]:
     """A resource that takes something in a task of its own, when it is asked to."""
-    wanted, taken = asyncio.Event(), asyncio.Event()
 
-    async def in_a_task() -> None:
-        await wanted.wait()
+    async def take_it() -> None:
         take()
-        taken.set()
-        await asyncio.Event().wait()
 
-    async def ask() -> None:
-        wanted.set()
-        await wait_for_gate(taken)
-
-    task = asyncio.create_task(in_a_task())
+    task, ask = takes_in_a_task(take_it)
     yield ask
     await asyncio.sleep(0)
     log.append("exited the user")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
 from asyncio_loop_local import release, singleton
@@ -41,6 +41,23 @@ class Client:
 def closes(*names: str) -> list[str]:
     """The record of these, closed one after the other."""
     return [f"{step} {name}" for name in names for step in ("closing", "closed")]
+
+
+def takes_in_a_task(take: Callable[[], Awaitable[object]]) -> tuple[asyncio.Task[None], Callable[[], Awaitable[None]]]:
+    """A task of the caller that takes something when it is asked to, and goes on; and what asks it, and waits until it has."""
+    wanted, taken = asyncio.Event(), asyncio.Event()
+
+    async def in_a_task() -> None:
+        await wanted.wait()
+        await take()
+        taken.set()
+        await asyncio.Event().wait()
+
+    async def ask() -> None:
+        wanted.set()
+        await wait_for_gate(taken)
+
+    return asyncio.create_task(in_a_task()), ask
 
 
 class Clients:
