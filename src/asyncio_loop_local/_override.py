@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import inspect
 import threading
 from contextlib import contextmanager, suppress
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 from ._cpython import running_loop_or_none
 from ._loop_state import attached_states
 from ._names import describe_factory, name_of
-from ._wrapped_factory import WrappedFactory, cell_of
+from ._wrapped_factory import WrappedFactory, cell_of, look_like
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -113,11 +112,11 @@ def override(factory: Any, replacement: Any, /) -> Any:
 def _without_class(replacement: Callable[..., Any]) -> Callable[..., Any]:
     """Return a replacement for the function of a class method, which gets the class besides what its callers pass."""
 
-    @functools.wraps(replacement, updated=())
     def of_class(_cls: type, /, *args: Any, **kwargs: Any) -> Any:
         return replacement(*args, **kwargs)
 
-    del of_class.__wrapped__
+    look_like(of_class, replacement)
+    del vars(of_class)["__wrapped__"]
     with suppress(TypeError, ValueError):  # it has no signature that could be read, as some that are written in C
         parameters = inspect.signature(replacement).parameters.values()
         first = inspect.Parameter("_cls", inspect.Parameter.POSITIONAL_ONLY)
@@ -130,7 +129,6 @@ def _coroutine_function(replacement: Callable[..., Any], factory: Callable[..., 
     if inspect.iscoroutinefunction(replacement) and cell_of(replacement) is None:
         return replacement
 
-    @functools.wraps(replacement, updated=())
     async def of_replacement(*args: Any, **kwargs: Any) -> Any:
         result = replacement(*args, **kwargs)
         if not inspect.isawaitable(result):
@@ -141,6 +139,7 @@ def _coroutine_function(replacement: Callable[..., Any], factory: Callable[..., 
             )
         return await result
 
+    look_like(of_replacement, replacement)
     return of_replacement
 
 

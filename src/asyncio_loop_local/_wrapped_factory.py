@@ -296,7 +296,7 @@ def wrapped(
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
             return token.find_or_make(args, kwargs)
 
-    _look_like(wrapper, factory)
+    look_like(wrapper, factory)
     return wrapper
 
 
@@ -322,7 +322,7 @@ def _type_name(value: object) -> str:
     return type(value).__qualname__
 
 
-def _look_like(wrapper: Callable[..., Any], factory: Callable[..., Any]) -> None:
+def look_like(wrapper: Callable[..., Any], factory: Callable[..., Any]) -> None:
     if isinstance(factory, FunctionType):
         functools.update_wrapper(wrapper, factory)
         return
