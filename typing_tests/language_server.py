@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+
+ROOT = Path(__file__).parents[1]
 
 
 class LanguageServer:
@@ -103,3 +108,17 @@ class LanguageServer:
             raise EOFError(f"{self._command[0]} has ended")
         message: dict[str, Any] = json.loads(self._process.stdout.read(length))
         return message
+
+
+def basedpyright(workspace: Path) -> LanguageServer:
+    """Return basedpyright's language server, with the settings of an editor that knows the source tree.
+
+    :raises FileNotFoundError: if it is not installed.
+    """
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
+    command = shutil.which("basedpyright-langserver", path=path)
+    if command is None:
+        raise FileNotFoundError("basedpyright is not installed")
+    analysis = {"extraPaths": [str(ROOT / "src")], "diagnosticMode": "openFilesOnly"}
+    settings = {"python": {"pythonPath": sys.executable}, "basedpyright": {"analysis": analysis}}
+    return LanguageServer([command, "--stdio"], workspace, settings)

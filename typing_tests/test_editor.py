@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import sys
 from collections.abc import Generator, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
-from typing_tests.language_server import LanguageServer
+from typing_tests import tutorial_in_an_editor as tutorial
+from typing_tests.language_server import LanguageServer, basedpyright
 
 from asyncio_loop_local import __all__ as PUBLIC
 
-ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.timeout(300)
 
 FACTORIES = '''\
@@ -77,13 +73,7 @@ BARE = {
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Generator[LanguageServer]:
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")])
-    command = shutil.which("basedpyright-langserver", path=path)
-    if command is None:
-        pytest.skip("basedpyright is not installed")
-    analysis = {"extraPaths": [str(ROOT / "src")], "diagnosticMode": "openFilesOnly"}
-    settings = {"python": {"pythonPath": sys.executable}, "basedpyright": {"analysis": analysis}}
-    with LanguageServer([command, "--stdio"], tmp_path_factory.mktemp("workspace"), settings) as server:
+    with basedpyright(tmp_path_factory.mktemp("workspace")) as server:
         yield server
 
 
@@ -180,3 +170,11 @@ def test_the_value_of_a_variable_is_known(server: LanguageServer) -> None:
     """After ``get().`` of a `LoopVar`, the names of its value are offered."""
     text = "names = LoopVar('names', factory=list[str])\nnames.get()."
     assert {"append", "extend"} <= labels(ask(server, "completion", text))
+
+
+def test_the_tutorial_shows_what_the_language_server_answers(server: LanguageServer) -> None:
+    """Each answer in the tutorial's chapter about editors is the language server's own, about the tutorial's own code."""
+    page = tutorial.PAGE.read_text(encoding="utf-8")
+    table = tutorial.table(server, page)
+    assert table.count("\n") == len(tutorial.QUESTIONS) + 1
+    assert tutorial.with_table(page, table) == page, "run python -m typing_tests.tutorial_in_an_editor"
