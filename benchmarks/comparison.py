@@ -15,17 +15,20 @@ import sys
 import warnings
 from asyncio import get_running_loop
 from collections.abc import AsyncGenerator, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 from benchmarks import peer_behaviours as peers
-from benchmarks.peer_behaviours import Thing, Use, Work
+from benchmarks.peer_behaviours import Global, Thing, Use, Work
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
+
+import asyncio_loop_local as loop_local
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -39,16 +42,41 @@ State = MutableMapping[str, Any]
 RUNS = 100
 
 
+def use_this_library(work: Work) -> Use:
+    wrapped = loop_local.sticky_singleton_acm(work.enter, valid=lambda thing: thing not in work.broken)
+
+    async def get(argument: object) -> object:
+        async with wrapped(argument) as thing:
+            return thing
+
+    def override(thing: Thing) -> AbstractContextManager[object]:
+        @asynccontextmanager
+        async def fake(argument: object = 1) -> AsyncGenerator[Thing]:  # noqa: ARG001  # the parameters of what it replaces
+            yield thing
+
+        return loop_local.override(wrapped, fake)
+
+    get_now = loop_local.singleton(work.make_now, close=lambda _thing: work.closed(1))
+    return Use(get, get_now=get_now, override=override)
+
+
 def use_module_global(work: Work) -> Use:
-    thing: Thing | None = None
+    thing: Global[Thing | None] = Global(None)
 
     async def get(_argument: object) -> object:
-        nonlocal thing
-        if thing is None:
-            thing = await work.enter().__aenter__()
-        return thing
+        if thing.value is None:
+            thing.value = await work.enter().__aenter__()
+        return thing.value
 
-    return Use(get, takes_arguments=False)
+    def get_now() -> object:
+        if thing.value is None:
+            thing.value = work.make_now()
+        return thing.value
+
+    async def forget() -> None:
+        thing.value = None
+
+    return Use(get, takes_arguments=False, get_now=get_now, forget=forget, replace=thing.replace)
 
 
 def use_dict_by_id(work: Work) -> Use:
@@ -60,7 +88,19 @@ def use_dict_by_id(work: Work) -> Use:
             things[loop] = await work.enter().__aenter__()
         return things[loop]
 
-    return Use(get, takes_arguments=False)
+    def get_now() -> object:
+        loop = id(get_running_loop())
+        if loop not in things:
+            things[loop] = work.make_now()
+        return things[loop]
+
+    async def forget() -> None:
+        del things[id(get_running_loop())]
+
+    def replace(thing: Thing) -> AbstractContextManager[object]:
+        return patch.dict(things, {id(get_running_loop()): thing})
+
+    return Use(get, takes_arguments=False, get_now=get_now, forget=forget, replace=replace)
 
 
 class Lifespan:
@@ -135,7 +175,11 @@ def use_lifespan(work: Work) -> Use:
         stop.set()
         await task
 
-    return Use(get, close, takes_arguments=False)
+    def replace(thing: Thing) -> AbstractContextManager[object]:
+        state, _, _, _ = servers[get_running_loop()]  # Starlette's TestClient has it as app_state
+        return patch.dict(state, {"one": thing})
+
+    return Use(get, close, takes_arguments=False, replace=replace)
 
 
 def use_lifespan_without_server(work: Work) -> Use:
@@ -143,7 +187,7 @@ def use_lifespan_without_server(work: Work) -> Use:
 
 
 SUBJECTS: dict[str, Build] = {
-    "this library": peers.use_sticky_singleton_acm,
+    "this library": use_this_library,
     "module global": use_module_global,
     "dict by id(loop)": use_dict_by_id,
     "weak dict by loop": peers.use_weak,
@@ -211,6 +255,64 @@ def is_closed(build: Build) -> str:
     )
 
 
+def is_closed_if_got_now(build: Build) -> str:
+    """The same of a thing that a plain function gets, which is called while the loop runs."""
+    if build is use_lifespan:  # whose handlers get it from the state of their request
+        return is_closed(build)
+
+    def closed(*, by_hand: bool) -> bool:
+        work = Work()
+        use = build(work)
+
+        async def main() -> None:
+            if use.get_now is not None and use.get_now() is use.get_now() and by_hand and use.close is not None:
+                await use.close()
+
+        asyncio.run(main())
+        return work.log == ["made 1", "closed 1"]
+
+    if build(Work()).get_now is None:
+        return "no"
+    return "with the loop" if closed(by_hand=False) else "by hand" if closed(by_hand=True) else "never"
+
+
+def is_made_anew(build: Build) -> str:
+    """A thing that has been marked as broken is not given again, while others are."""
+    work = Work()
+    use = build(work)
+    forget = use.forget or use.close  # which forgets the others too
+
+    async def main() -> str:
+        thing, other = await use.get(1), await use.get(2)
+
+        async def anew() -> bool:
+            return await use.get(1) is not thing and (other is thing or await use.get(2) is other)
+
+        work.broken.append(thing)
+        if await anew():
+            return "yes"
+        if forget is not None:
+            await forget()
+        return "by hand" if await anew() else "no"
+
+    return asyncio.run(main())
+
+
+def is_replaced(build: Build) -> str:
+    """A loop that has a thing already gets another one in a block, and after it the same as before."""
+
+    async def works(use: Use, replace: Callable[[Thing], AbstractContextManager[object]]) -> bool:
+        real, fake = await use.get(1), Thing()
+        with replace(fake):
+            given = await use.get(1)
+        return given is fake and await use.get(1) is real
+
+    use = build(Work())
+    if use.override is not None and asyncio.run(works(use, use.override)):
+        return "yes"
+    return "by hand" if use.replace is not None and asyncio.run(works(use, use.replace)) else "no"
+
+
 async def _get_and_close(use: Use) -> None:
     await use.get(1)
     if use.close is not None:
@@ -229,6 +331,9 @@ ROWS: dict[str, Callable[[Build], str]] = {
     "… in the task that opened it, as task groups insist": peers.is_left_where_it_was_entered,
     "… after the tasks that are cancelled at the end, which can use it": outlives_tasks,
     "a closed loop is freed": peers.lets_go,
+    "got without `await`, and closed": is_closed_if_got_now,
+    "a value that is no longer good is made anew": is_made_anew,
+    "replaced in a test, also where a loop has it already": is_replaced,
 }
 
 

@@ -11,12 +11,13 @@ import sys
 import warnings
 import weakref
 from asyncio import get_running_loop
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Generic, TypeVar
+from unittest.mock import patch
 from weakref import WeakKeyDictionary
 
 import anyio.functools
@@ -29,6 +30,8 @@ from that_depends import BaseContainer, providers
 
 import asyncio_loop_local as loop_local
 
+T = TypeVar("T")
+
 
 class Thing:
     """What is made."""
@@ -38,6 +41,10 @@ class OtherThing(Thing):
     """What containers make where others are given another argument: they know types alone."""
 
 
+class ThingNow(Thing):
+    """What containers make without ``await``."""
+
+
 @dataclass
 class Work:
     """The functions that a program gives to a peer, and what became of the things they made."""
@@ -45,6 +52,7 @@ class Work:
     log: list[str] = field(default_factory=list[str])
     entered_in: str = ""
     exited_in: str = ""
+    broken: list[object] = field(default_factory=list[object])
 
     async def make(self, argument: object = 1) -> Thing:
         self.log.append(f"made {argument}")
@@ -74,6 +82,11 @@ class Work:
         yield OtherThing()
         self.closed(2)
 
+    def thing_now(self) -> Iterator[ThingNow]:
+        self.make_now(1)
+        yield ThingNow()
+        self.closed(1)
+
     def count(self, entry: str) -> int:
         return self.log.count(entry)
 
@@ -90,6 +103,24 @@ class Use:
     get: Callable[[Any], Awaitable[object]]
     close: Callable[[], Awaitable[object]] | None = None
     takes_arguments: bool = True
+    get_now: Callable[[], object] | None = None
+    """Gets a thing in a plain function."""
+    forget: Callable[[], Awaitable[object]] | None = None
+    """Makes the next ``get(1)`` give a new thing, and leaves the others alone."""
+    override: Callable[[Thing], AbstractContextManager[object]] | None = None
+    """What the peer has for tests: in the block, ``get(1)`` gives another thing."""
+    replace: Callable[[Thing], AbstractContextManager[object]] | None = None
+    """The same, where the test itself sets something, and puts back what was there."""
+
+
+@dataclass
+class Global(Generic[T]):
+    """A global variable of a program."""
+
+    value: T
+
+    def replace(self, value: T) -> AbstractContextManager[object]:
+        return patch.object(self, "value", value)
 
 
 def use_sticky_singleton_acm(work: Work) -> Use:
@@ -154,7 +185,18 @@ def use_run_var(work: Work) -> Use:
             variable.set(thing)
             return thing
 
-    return Use(get, takes_arguments=False)
+    def get_now() -> object:
+        try:
+            return variable.get()
+        except LookupError:
+            thing = work.make_now()
+            variable.set(thing)
+            return thing
+
+    async def forget() -> None:
+        variable.set(await work.make())
+
+    return Use(get, takes_arguments=False, get_now=get_now, forget=forget, override=variable.set)
 
 
 def use_anyio_cache(work: Work) -> Use:
@@ -162,7 +204,22 @@ def use_anyio_cache(work: Work) -> Use:
 
 
 def use_async_lru(work: Work) -> Use:
-    return Use(async_lru.alru_cache(work.make))
+    cached = async_lru.alru_cache(work.make)
+    function: Global[Callable[[Any], Awaitable[object]]] = Global(cached)
+
+    async def get(argument: Any) -> object:
+        return await function.value(argument)
+
+    async def forget() -> None:
+        cached.cache_invalidate(1)
+
+    def replace(thing: Thing) -> AbstractContextManager[object]:
+        async def fake(_argument: object) -> object:
+            return thing
+
+        return function.replace(fake)
+
+    return Use(get, forget=forget, replace=replace)
 
 
 def use_asyncstdlib(work: Work) -> Use:
@@ -180,42 +237,88 @@ def use_weak(work: Work) -> Use:
             thing = things[loop] = await work.enter().__aenter__()
             return thing
 
-    return Use(get, takes_arguments=False)
+    def get_now() -> object:
+        loop = get_running_loop()
+        try:
+            return things[loop]
+        except KeyError:
+            thing = things[loop] = work.make_now()
+            return thing
+
+    async def forget() -> None:
+        del things[get_running_loop()]
+
+    def replace(thing: Thing) -> AbstractContextManager[object]:
+        return patch.dict(things, {get_running_loop(): thing})
+
+    return Use(get, takes_arguments=False, get_now=get_now, forget=forget, replace=replace)
 
 
 def use_svcs(work: Work) -> Use:
     registry: Any = svcs.Registry()  # its register_factory() is typed in part
     registry.register_factory(Thing, work.thing)
     registry.register_factory(OtherThing, work.other_thing)
-    container = svcs.Container(registry)
+    registry.register_factory(ThingNow, work.thing_now)
+    container = Global(svcs.Container(registry))
 
     async def get(argument: object) -> object:
-        return await (container.aget(Thing) if argument == 1 else container.aget(OtherThing))
+        return await (container.value.aget(Thing) if argument == 1 else container.value.aget(OtherThing))
 
-    return Use(get, container.aclose, takes_arguments=False)
+    def replace(thing: Thing) -> AbstractContextManager[object]:
+        fakes: Any = svcs.Registry()
+        fakes.register_value(Thing, thing)
+        return container.replace(svcs.Container(fakes))
+
+    return Use(
+        get,
+        container.value.aclose,
+        takes_arguments=False,
+        get_now=lambda: container.value.get(ThingNow),
+        replace=replace,
+    )
 
 
 def use_dishka(work: Work) -> Use:
     provider = dishka.Provider(scope=dishka.Scope.APP)
     provider.provide(work.thing)
     provider.provide(work.other_thing)
-    container = dishka.make_async_container(provider)
+    provider.provide(work.thing_now)
+    container = Global(dishka.make_async_container(provider))
 
     async def get(argument: object) -> object:
-        return await (container.get(Thing) if argument == 1 else container.get(OtherThing))
+        return await (container.value.get(Thing) if argument == 1 else container.value.get(OtherThing))
 
-    return Use(get, container.close, takes_arguments=False)
+    def replace(thing: Thing) -> AbstractContextManager[object]:
+        fakes = dishka.Provider(scope=dishka.Scope.APP)
+        fakes.provide(lambda: thing, provides=Thing)
+        return container.replace(dishka.make_async_container(fakes))
+
+    return Use(
+        get,
+        container.value.close,
+        takes_arguments=False,
+        get_now=lambda: container.value.get_sync(ThingNow),
+        replace=replace,
+    )
 
 
 def use_that_depends(work: Work) -> Use:
     class Container(BaseContainer):
         thing = providers.Resource(work.thing)
         other_thing = providers.Resource(work.other_thing)
+        thing_now = providers.Resource(work.thing_now)
 
     async def get(argument: object) -> object:
         return await (Container.thing.resolve() if argument == 1 else Container.other_thing.resolve())
 
-    return Use(get, Container.tear_down, takes_arguments=False)
+    return Use(
+        get,
+        Container.tear_down,
+        takes_arguments=False,
+        get_now=Container.thing_now.resolve_sync,
+        forget=Container.thing.tear_down,
+        override=Container.thing.override_context_sync,
+    )
 
 
 PEERS: dict[str, Callable[[Work], Use]] = {
