@@ -672,6 +672,7 @@ def test_hooks_run_first_in_the_child_of_a_fork() -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded.*fork:DeprecationWarning")  # a thread of an earlier test may still end
 def test_a_task_that_is_forked_goes_on_in_the_child_before_3_14() -> None:
     """From Python 3.14 on, asyncio finds that the loop is not the running one there, and the task takes no further step."""
 
