@@ -7,6 +7,7 @@
 
     --quick            few rounds and small numbers: do they run?
     --write-docs       write docs/benchmarks.md and its plots (all of them)
+    --also PYTHON      measure the floors with this interpreter too, for a column of its own on the page; more than once
     --without-older    leave out the older package of this name, which is installed into an environment of its own to be timed
 
 Needs 'asyncio-loop-local[bench]'.
@@ -28,6 +29,8 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few rounds and small numbers: do they run?")
     parser.add_argument("--write-docs", action="store_true", help="write docs/benchmarks.md and its plots")
     parser.add_argument("--without-older", action="store_true", help="leave out the older package of this name")
+    parser.add_argument("--also", metavar="PYTHON", action="append", default=[], help="measure the floors with this one too")
+    parser.add_argument("--json", action="store_true", help="print the floors alone, for --also to read")
     options = parser.parse_args()
     if options.write_docs and options.part != "all":
         parser.error("the page tells of all parts")
@@ -37,6 +40,10 @@ def main() -> None:
     found = report.Report([])
     if options.part in {"all", "floors"}:
         found.floors = report.floors(size, run)
+    if options.json:
+        print(report.as_json(found.floors))
+        return
+    found.other_pythons = dict(report.floors_on(python, quick=options.quick) for python in options.also)
     if options.part in {"all", "peers"}:
         report.beside_peers(found, size, run, with_older=with_older)
     if options.part in {"all", "growth"}:

@@ -79,7 +79,7 @@ def entering_and_exiting(size: Size) -> list[Row]:
     for shown, name in ((f"`async with make(n)`, {many:,} of them", "make"), (f"`await enter(acm)`, {many:,} of them", "enter")):
         for index, part in enumerate((f"{shown}: entering one", f"{shown}: exiting one")):
             floor, ours = ([costs[index] for costs in both[each]] for each in ("floor", name))
-            table.append(row_of(part, floor, ours, limit=1.6))
+            table.append(row_of(part, floor, ours, limit=1.5 if shown.startswith("`async") else 1.6))
     table.append(
         row_of(
             f"exiting {more:,}, each, to {many:,}, each",
@@ -106,6 +106,114 @@ def _enters(subjects: Mapping[str, tuple[Enters, int]], rounds: int) -> dict[str
         warnings.simplefilter("ignore", ResourceWarning)  # "so many different keys": they are what is timed
         interleave({name: subject(name, *each) for name, each in subjects.items()}, rounds)
     return costs
+
+
+class Hub(Trivial):
+    """Asks for others in a task of its own, as a pool's worker or a batcher does."""
+
+    def __init__(self) -> None:
+        self._work = asyncio.Queue[tuple[int, asyncio.Future[float]]]()
+
+    async def __aenter__(self) -> Hub:
+        self._worker = asyncio.create_task(self._works())
+        return self
+
+    async def __aexit__(self, *_exception: object) -> None:
+        self._worker.cancel()
+        await asyncio.wait([self._worker])
+
+    async def ask(self, number: int) -> float:
+        """Have its task ask for so many resources that nobody has asked for; return the nanoseconds that each took."""
+        taken: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+        self._work.put_nowait((number, taken))
+        return await taken
+
+    async def _works(self) -> None:
+        while True:
+            number, taken = await self._work.get()
+            start = clock()
+            for argument in range(number):
+                async with make(argument):
+                    pass
+            taken.set_result((clock() - start) / number)
+
+
+class HubUser(Trivial):
+    """Asks for the hub in its enter."""
+
+    async def __aenter__(self) -> HubUser:
+        async with make_hub():
+            return self
+
+
+make_hub = loop_local.sticky_singleton_acm(Hub)
+make_hub_user = loop_local.sticky_singleton_acm(lambda _number: HubUser())
+ASKED = 100
+"""How many resources a hub asks for."""
+
+
+async def hub_costs(users: int) -> tuple[float, float]:
+    """What entering and exiting took, of each of so many users of a hub; and each of what the hub itself asked for then."""
+    start = clock()
+    for number in range(users):
+        async with make_hub_user(number):
+            pass
+    entering = clock() - start
+    async with make_hub() as hub:
+        asked = await hub.ask(ASKED)
+    start = clock()
+    await loop_local.aclose()
+    return (entering + clock() - start) / users, asked
+
+
+def hubs(size: Size) -> list[Row]:
+    """Rows of a hub that a hundred times as many resources use."""
+    few, many = max(1, size.many // 20), 5 * size.many
+    costs = _enters({"few": (hub_costs, few), "many": (hub_costs, many)}, size.at_most(5))
+
+    def one_row(path: str, at: int) -> Row:
+        return row_of(f"{path} {many:,} use it, to {few:,}", *([each[at] for each in costs[name]] for name in costs), limit=1.5)
+
+    return [
+        one_row("entering and exiting one that asks a hub in its enter, where", 0),
+        one_row("the hub's task asks for another for the first time, where", 1),
+    ]
+
+
+class Outer(Trivial):
+    """Times a warm block in the task that enters it."""
+
+    def __init__(self, calls: int) -> None:
+        self._calls = calls
+
+    async def __aenter__(self) -> Outer:
+        self.taken = await warm_blocks(self._calls)
+        return self
+
+
+async def warm_blocks(calls: int) -> float:
+    async with make(1):
+        pass
+    start = clock()
+    for _ in range(calls):
+        async with make(1):
+            pass
+    return (clock() - start) / calls
+
+
+make_outer = loop_local.sticky_singleton_acm(Outer)
+
+
+def blocks_of_a_resource(size: Size) -> list[Row]:
+    """A row of a warm block in a resource's task, which is noted as a user, to one in any other."""
+
+    async def inside() -> float:
+        async with make_outer(size.calls) as outer:
+            return outer.taken
+
+    floor, ours = (lambda: asyncio.run(warm_blocks(size.calls))), (lambda: asyncio.run(inside()))
+    with own_garbage_only():
+        return [row("`async with make(): pass` in a resource's task, to one outside", floor, ours, limit=1.5, rounds=size.rounds)]
 
 
 async def nothing() -> None:
@@ -164,7 +272,7 @@ def whole_loops(size: Size) -> list[Row]:
 
     floor, ours = subject(use_bare), subject(use)
     with own_garbage_only():
-        return [row("`asyncio.run` of one resource, to a bare `async with`", floor, ours, limit=1.7, rounds=size.rounds)]
+        return [row("`asyncio.run` of one resource, to a bare `async with`", floor, ours, limit=1.6, rounds=size.rounds)]
 
 
 def bytes_of_one(size: Size) -> list[Row]:

@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter_ns
 from typing import Any
 
-from benchmarks.cold import floor_enters, make_enters, use, use_bare
+from benchmarks.cold import floor_enters, hub_costs, make_enters, use, use_bare
 from benchmarks.timing import clock, own_garbage_only
 from benchmarks.warm import Trivial, floor_call
 
@@ -98,11 +98,10 @@ def lines_of(numbers: Sequence[int], measures: Mapping[str, Measure], *, most: i
 
 
 def keys(most: int) -> Growth:
-    """A factory that gets ever more keys."""
+    """A factory that gets ever more keys, without and with ``key=``."""
     sample_size = 1_000
 
-    async def main(number: int) -> tuple[float, float]:
-        single = loop_local.singleton(_for_a_key)
+    async def main(number: int, single: Callable[[int], object]) -> tuple[float, float]:
         start = clock()
         for key in range(number):
             single(key)
@@ -117,12 +116,26 @@ def keys(most: int) -> Growth:
         return warm, new
 
     numbers = numbers_to(most)
-    lines = lines_of(numbers, {"a warm call; a new key": lambda number: asyncio.run(main(number))}, most=most)
-    return Growth("keys", "Keys of one factory", "keys", "ns", numbers, lines)
+    measures: dict[str, Measure] = {
+        "a warm call; a new key": lambda number: asyncio.run(main(number, loop_local.singleton(_for_a_key))),
+        "a warm call, `key=`; a new key, `key=`": lambda number: asyncio.run(
+            main(number, loop_local.singleton(_for_a_key, key=str))
+        ),
+    }
+    return Growth("keys", "Keys of one factory", "keys", "ns", numbers, lines_of(numbers, measures, most=most))
 
 
 def _for_a_key(_key: int) -> object:
     return object()
+
+
+def hub(most: int) -> Growth:
+    """Resources that use one and the same, which asks for others itself."""
+    numbers = numbers_to(most)
+    measures: dict[str, Measure] = {
+        "a user of the hub, entered and exited; one that the hub asks for": lambda number: asyncio.run(hub_costs(number)),
+    }
+    return Growth("hub", "Resources that use one hub", "users", "ns", numbers, lines_of(numbers, measures, most=most // 4))
 
 
 def waiters(most: int) -> Growth:
@@ -333,6 +346,7 @@ GROWTHS: dict[str, Callable[[Reach], Growth]] = {
     "keys": lambda reach: keys(reach.keys),
     "waiters": lambda reach: waiters(reach.waiters),
     "resources": lambda reach: resources(reach.resources),
+    "hub": lambda reach: hub(reach.resources // 2),
     "bytes": lambda reach: resource_bytes(reach.resources),
     "threads": lambda reach: threads(reach.threads, calls=reach.thread_calls),
     "loops": lambda reach: loops(reach.loops),

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import multiprocessing
+import os
 import platform
+import subprocess
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import ParamSpec, Protocol, TypeVar
 
 from benchmarks import cold, growth, imports, older, peer_behaviours, peers, plots, warm
@@ -24,12 +28,15 @@ T = TypeVar("T")
 FLOORS: list[Callable[[Size], list[Row]]] = [
     warm.rows,
     cold.entering_and_exiting,
+    cold.hubs,
+    cold.blocks_of_a_resource,
     cold.creating_tasks,
     cold.whole_loops,
     cold.bytes_of_one,
     imports.rows,
 ]
 PLOTS_FOLDER = "benchmarks"
+ROOT = Path(__file__).parents[1]
 
 
 class Runs(Protocol):
@@ -53,6 +60,7 @@ class Report:
     """What was measured."""
 
     floors: list[Row]
+    other_pythons: dict[str, list[Row]] = field(default_factory=dict[str, list[Row]])
     peers: dict[str, list[PeerRow]] = field(default_factory=dict[str, list[PeerRow]])
     behaviours: tuple[list[str], list[list[str]]] = field(default_factory=lambda: ([], []))
     growths: list[Growth] = field(default_factory=list[Growth])
@@ -62,6 +70,19 @@ class Report:
 
 def floors(size: Size, run: Runs) -> list[Row]:
     return [row for part in FLOORS for row in run(part, size)]
+
+
+def floors_on(interpreter: str, *, quick: bool) -> tuple[str, list[Row]]:
+    """Another Python's version, and its floors, in a process of its own."""
+    command = [interpreter, "-m", "benchmarks", "floors", "--json", *(["--quick"] if quick else [])]
+    done = subprocess.run(command, cwd=ROOT, env={**os.environ, "PYTHONPATH": ""}, capture_output=True, text=True, check=True)
+    answer = json.loads(done.stdout)
+    return answer["python"], [Row(**row) for row in answer["floors"]]
+
+
+def as_json(rows: list[Row]) -> str:
+    """What `floors_on` reads."""
+    return json.dumps({"python": platform.python_version(), "floors": [asdict(row) for row in rows]})
 
 
 def beside_peers(report: Report, size: Size, run: Runs, *, with_older: bool) -> None:
@@ -159,6 +180,7 @@ def page(report: Report) -> str:
         ),
         FLOORS_TEXT + ("" if LENIENCY == 1 else "On this Python, a tenth more than on 3.13 is allowed.\n"),
         markdown(HEADINGS, [row.cells for row in report.floors]) + "\n",
+        *([PYTHONS_TEXT, by_python(report)] if report.other_pythons else []),
         PEERS_TEXT,
     ]
     for task, rows in report.peers.items():
@@ -170,6 +192,16 @@ def page(report: Report) -> str:
         parts.append(memory_text(report.memory) + "\n")
     parts += [f"![{each.title}]({PLOTS_FOLDER}/{each.slug}.svg)\n" for each in report.growths]
     return "\n".join(parts)
+
+
+def by_python(report: Report) -> str:
+    """A column of ratios for each Python."""
+    columns = {platform.python_version(): report.floors, **report.other_pythons}
+    rows = [
+        [row.path, row.allowed, *(each.verdict for each in line)]
+        for row, *line in zip(report.floors, *columns.values(), strict=True)
+    ]
+    return markdown(["path", "at most", *columns], rows) + "\n"
 
 
 def ahead(rows: list[PeerRow]) -> str:
@@ -232,6 +264,8 @@ Each path has a *floor*: the simplest pure Python code that does the same. The f
 | a `singleton` factory | a `*args, **kwargs` function that calls `get_running_loop()` and a factory with `functools.lru_cache` |
 | the same, with a dict of three headers | that without arguments, and `hash(tuple(sorted(headers.items())))` |
 | with an object that counts by value | a function that looks a dict up by the running loop, and `hash` of a tuple of attributes |
+| with `close=` or `valid=` | the call of a factory without them, and one call of a Python function |
+| `sdk.client` | a property that looks up a `WeakKeyDictionary` by the running loop, as SDKs have it; nothing closes its values |
 | with `key=` | a `*args, **kwargs` function that calls the key function, and looks a dict up by the running loop and the key |
 | `async with make(): pass` | the function of a `singleton` factory, and `async with` of a trivial context manager |
 | `enter_once` | a coroutine function that calls `get_running_loop()` |
@@ -244,6 +278,10 @@ further one; asyncio's own loop has 26, and the library sets five. So every attr
 itself, takes a little longer. This slows `create_task`, `enter_once` and `asyncio.run`, but not on 3.12. In addition,
 `enter_once` must find out whose code is running. On 3.11 `get_running_loop()` makes a system call, and a warm block calls
 it twice; and a task cannot take its first step within its creator's step there, which makes entering slower.
+"""
+
+PYTHONS_TEXT = """\
+The ratios of each Python, each in a run of its own. In bold: not within the limit.
 """
 
 PEERS_TEXT = """\

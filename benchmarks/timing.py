@@ -60,6 +60,17 @@ class Row:
     """Whether the limit is one of what it costs, and not of the ratio to the floor."""
 
     @property
+    def verdict(self) -> str:
+        """The ratio to the floor, or what it costs; in bold where that is not within the limit."""
+        shown = f"{self.ours:,.0f} {self.unit}" if self.ratio is None else f"{self.ratio:.2f}"
+        return shown if self.ok else f"**{shown}**"
+
+    @property
+    def allowed(self) -> str:
+        """The limit of the ratio, or of what it may cost."""
+        return f"{self.limit:,.0f} {self.unit}" if self.ratio is None else f"{self.limit:,.2f}"
+
+    @property
     def ratio(self) -> float | None:
         return None if self.floor is None or self.absolute else self.ours / self.floor
 
@@ -77,7 +88,7 @@ class Row:
             f"{self.ours:,.0f} {self.unit}",
             "" if ratio is None else f"{ratio:.2f}",
             "" if middle is None else f"{middle:.2f}",
-            f"{self.limit:,.2f}" if ratio is not None else f"{self.limit:,.0f} {self.unit}",
+            self.allowed,
             "yes" if self.ok else "**no**",
         ]
 

@@ -8,6 +8,7 @@ from asyncio import get_running_loop
 from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import httpx
 import pydantic
@@ -78,8 +79,46 @@ def three_of(host: str, port: int, user: str | None = None) -> Hashable:
     return host, port, user
 
 
+def is_valid(_value: object) -> bool:
+    return True
+
+
+async def close(_value: object) -> None:
+    pass
+
+
+class PerLoop:
+    """As examples/sdk/per_loop_client.py has it."""
+
+    def __init__(self) -> None:
+        self._clients = loop_local.LoopVar("PerLoop", factory=object, close=close)
+
+    @property
+    def client(self) -> object:
+        return self._clients.get()
+
+
+class FloorPerLoop:
+    """As SDKs have it that keep a client per loop by themselves; nothing closes it."""
+
+    def __init__(self) -> None:
+        self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, object] = WeakKeyDictionary()
+
+    @property
+    def client(self) -> object:
+        loop = get_running_loop()
+        client = self._clients.get(loop)
+        if client is None:
+            client = self._clients[loop] = object()
+        return client
+
+
 # What the library does.
 single = loop_local.singleton(factory)
+closed = loop_local.singleton(factory, close=close)
+checked = loop_local.singleton(factory, valid=is_valid)
+checked_make = loop_local.sticky_singleton_acm(trivial_factory, valid=is_valid)
+sdk = PerLoop()
 by_host = loop_local.singleton(factory, key=host_of)
 by_three = loop_local.singleton(factory, key=three_of)
 make = loop_local.sticky_singleton_acm(trivial_factory)
@@ -88,6 +127,7 @@ shared_token = loop_local.singleton(token)
 # The least that pure Python can do.
 cached = functools.lru_cache(maxsize=None)(factory)
 cached_trivial = functools.lru_cache(maxsize=None)(trivial_factory)
+floor_sdk = FloorPerLoop()
 
 
 def floor_storage() -> asyncio.AbstractEventLoop:
@@ -136,7 +176,7 @@ def floor_by_value(name: str, *attributes: str) -> str:
 FIVE = ("host", "port", "tls", "wait", "user")
 TIMEOUT = ("connect", "read", "write", "pool")
 SUBJECTS: list[tuple[str, str, str, float]] = [
-    ("`storage()`", "floor_storage()", "storage()", 1.35),
+    ("`storage()`", "floor_storage()", "storage()", 1.45),
     ("`single()`", "floor_call()", "single()", 1.3),
     ("`single(1, 2, x=3)`", "floor_call(1, 2, x=3)", "single(1, 2, x=3)", 1.3),
     ("`async with make(): pass`", "async with floor_make(): pass", "async with make(): pass", 1.3),
@@ -156,6 +196,15 @@ SUBJECTS: list[tuple[str, str, str, float]] = [
     ("`by_host('h', 1)`, `key=` returns a string", "floor_by_host('h', 1)", "by_host('h', 1)", 1.6),
     ("`by_three('h', 1)`, `key=` returns a tuple of three", "floor_by_three('h', 1)", "by_three('h', 1)", 1.6),
     ("`await shared_token()`", "await floor_await(done)", "await shared_token()", 1.5),
+    ("`closed()`, with `close=`", "single(); is_valid(value)", "closed()", 1.3),
+    ("`checked()`, with `valid=`", "single(); is_valid(value)", "checked()", 1.3),
+    (
+        "`async with checked_make(): pass`, with `valid=`",
+        "async with make(): is_valid(value)",
+        "async with checked_make(): pass",
+        1.3,
+    ),
+    ("`sdk.client`, of a `LoopVar` with `close=`", "floor_sdk.client", "sdk.client", 2.5),
 ]
 """The path, the statement that is its floor, the one that is ours, and how many times as long it may take."""
 
@@ -174,6 +223,7 @@ def rows(size: Size) -> list[Row]:
             "storage": loop_local.storage,
             "enter_once": loop_local.enter_once,
             "acm": acm,
+            "value": acm,
             "done": done,
             "headers": headers,
             "settings": Settings(**five),

@@ -267,23 +267,20 @@ def wrapped(
             except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotCached):
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
             else:
-                value, asked = entry.value, entry.valid  # all of `is_usable`, since calls would cost more than the rest
-                if asked is None or not entry.asks:
-                    is_good: object = True
-                else:
+                value, asked, resource = entry.value, entry.valid, entry.resource
+                if asked is not None and entry.asks:  # as `is_usable` does, since calls would cost more than the rest
                     entry.asks = False
                     try:
                         is_good = asked(value)
                     finally:
                         entry.asks = True
                     if is_good is True or entry.judge(is_good):
-                        entry.was_good = is_good = True
+                        entry.was_good = True
                     else:
                         entry.retire()
-                        is_good = False
-                if is_good and not entry.is_invalid:  # else `valid` itself has had it released
-                    if entry.resource is not None and (node := _wait_graph.running_node()) is not None:
-                        entry.resource.note_user(node)
+                if not entry.is_invalid:  # `valid` itself may have had it released
+                    if resource is not None and (node := _wait_graph.running_node()) is not None:
+                        resource.note_user(node)
                     return value
             return token.find_or_make(args, kwargs)
 

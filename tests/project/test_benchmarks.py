@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import functools
 import math
+import platform
+import sys
 import warnings
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -53,10 +55,10 @@ def test_the_import_is_timed_in_fresh_interpreters() -> None:
 
 def test_a_row_is_within_its_limit_by_its_ratio_or_by_what_it_costs() -> None:
     """A row's verdict is of the ratio to the floor; where the limit is absolute, of the cost alone."""
-    assert Row("path", floor=10, ours=13, limit=1.3).ok
-    assert not Row("path", floor=10, ours=14, limit=1.3).ok
+    assert Row("path", floor=10, ours=13, limit=1.3).verdict == "1.30"
+    assert Row("path", floor=10, ours=14, limit=1.3).verdict == "**1.40**"
     assert Row("path", floor=1, ours=7_000, limit=8_000, absolute=True).ok
-    assert not Row("path", floor=None, ours=9_000, limit=8_000, absolute=True).ok
+    assert Row("path", floor=None, ours=9_000, limit=8_000, absolute=True).verdict == "**9,000 ns**"
 
 
 def test_rounds_take_the_subjects_in_turns() -> None:
@@ -94,10 +96,10 @@ def test_only_the_library_does_all_that_is_asked() -> None:
     assert {title: answer for title, answer in found[OURS].items() if answer != "yes"} == {"closed": "with the loop"}
 
 
-def test_growth_is_told_of_keys_waiters_resources_threads_and_loops() -> None:
+def test_growth_is_told_of_keys_waiters_resources_hubs_threads_and_loops() -> None:
     """Each line has a cost for every number, from one to the greatest."""
     growths = tiny_report().growths
-    assert {each.slug for each in growths} == {"keys", "waiters", "resources", "bytes", "threads", "loops"}
+    assert {each.slug for each in growths} == {"keys", "waiters", "resources", "hub", "bytes", "threads", "loops"}
     for each in growths:
         assert each.numbers[0] == 1
         assert all(len(line.costs) == len(each.numbers) for line in each.lines)
@@ -129,6 +131,19 @@ def test_the_page_holds_every_figure() -> None:
     assert all(f"({report.PLOTS_FOLDER}/{name})" in page for name in report.plot_files(found))
     assert "on CPython 3." in page
     assert report.text(found).count("\n") > len(rows)
+
+
+def test_the_floors_of_another_python_have_a_column_of_their_own() -> None:
+    """Another interpreter measures the same paths; a ratio that is not within its limit is in bold."""
+    version, rows = report.floors_on(sys.executable, quick=True)
+    assert version == platform.python_version()
+    here = report.Report([Row(row.path, floor=1, ours=1, limit=1) for row in rows])
+    beyond = [Row(row.path, floor=1, ours=2, limit=1) for row in rows]
+    here.other_pythons = {"3.11": beyond}
+    table = report.by_python(here)
+    assert table.startswith(f"| path | at most | {platform.python_version()} | 3.11 |\n")
+    assert [line for line in table.splitlines()[2:] if "| 1.00 | 1.00 | **2.00** |" not in line] == []
+    assert table in report.page(here)
 
 
 def test_the_page_of_the_documentation_is_that_of_these_benchmarks() -> None:
