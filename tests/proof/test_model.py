@@ -309,9 +309,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--histories", type=int, default=20_000)
     parser.add_argument("--seed", type=int, default=random.randrange(1_000_000))
+    parser.add_argument("--collect-always", action="store_true", help="with the garbage collector at threshold 1")
     given = parser.parse_args()
     began = time.perf_counter()
-    with collector.disabled():
+    with collector.always_on() if given.collect_always else collector.disabled():
         check_any(given.histories, seed=given.seed)
     version = ".".join(map(str, sys.version_info[:3]))
     print(f"{model.counts}; seed {given.seed}, {time.perf_counter() - began:.0f} s on Python {version}")

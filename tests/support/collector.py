@@ -27,3 +27,15 @@ def disabled() -> Generator[None]:
             yield
         finally:
             gc.enable()
+
+
+@contextmanager
+def always_on() -> Generator[None]:
+    """In the block, it runs as often as it can: at the first allocation after each run."""
+    thresholds = gc.get_threshold()
+    with frozen():
+        gc.set_threshold(1)
+        try:
+            yield
+        finally:
+            gc.set_threshold(*thresholds)
