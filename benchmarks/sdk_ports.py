@@ -71,7 +71,7 @@ def http_client(package: str, *, ported: bool) -> Any:
     """What an SDK is given as its client: nothing, or one with the transport of the example, of the httpx that the SDK uses."""
     if not ported:
         return None
-    source = TRANSPORT.read_text(encoding="utf-8").replace("import httpx\n", f"import {package} as httpx\n")
+    source = TRANSPORT.read_text(encoding="utf-8").replace("import httpx2 as httpx\n", f"import {package} as httpx\n")
     names: dict[str, Any] = {"__name__": "loop_transport"}
     exec(compile(source, str(TRANSPORT), "exec"), names)  # the example, of another package
     return names["httpx"].AsyncClient(transport=names["LoopTransport"]())

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeVar
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 from examples.sdk.loop_transport import LoopTransport
@@ -194,8 +194,7 @@ def test_an_sdk_that_takes_an_http_client_works_on_every_loop(run: Run) -> None:
 
     with page_servers.model_server() as url:
         http_client = httpx.AsyncClient(transport=LoopTransport())
-        given: Any = http_client  # of httpx, where newer versions of the SDK are typed for httpx2; they take both
-        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="secret", http_client=given)
+        client = openai.AsyncOpenAI(base_url=f"{url}/v1", api_key="secret", http_client=http_client)
         assert [run(ask(name)) for name in ("one", "two")] == ["You said: one", "You said: two"]
         assert in_thread(lambda: ask("three"))[1]() == "You said: three"
 
