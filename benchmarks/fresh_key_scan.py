@@ -12,6 +12,7 @@ import importlib.util
 import inspect
 import io
 import itertools
+import os
 import pkgutil
 import sys
 import warnings
@@ -83,6 +84,7 @@ def read_types(modules: list[str]) -> Mapping[str, MypyFile]:
     options.incremental = False
     options.ignore_errors = True
     options.plugins = ["asyncio_loop_local_mypy"]  # notes what class statements say
+    options.config_file = os.devnull  # without one, mypy loads no plugins
     options.python_version = sys.version_info[:2]
     options.python_executable = sys.executable
     options.namespace_packages = True
