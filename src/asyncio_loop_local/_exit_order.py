@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from contextlib import contextmanager
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from ._waiters import Failure, Waiters
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable, Generator, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     OnFailure = Callable[[Failure], None]
 
@@ -65,6 +64,24 @@ class Exitable(WaitNode):
             user.start()  # what has no place in the order never ends, and would keep this one open
 
 
+class _Undisturbed:
+    """The block of `ExitOrder.undisturbed`; one by contextlib would cost each new resource a microsecond."""
+
+    __slots__ = ("_exits", "_is_outermost")
+
+    def __init__(self, exits: ExitOrder) -> None:
+        self._exits = exits
+
+    def __enter__(self) -> None:
+        self._is_outermost = not self._exits.is_choosing
+        self._exits.is_choosing = True
+
+    def __exit__(self, *_error: object) -> None:
+        if self._is_outermost:
+            self._exits.is_choosing = False
+            self._exits.exit_next_later()
+
+
 class ExitOrder:
     """What is open on one loop, and what is being entered or exited; lives as long as the loop's state.
 
@@ -75,12 +92,12 @@ class ExitOrder:
     __slots__ = (
         "_at_once_up_to",
         "_close_waiters",
-        "_is_choosing",
         "_newest",
         "_open",
         "_ready",
         "exiting_now",
         "in_transition",
+        "is_choosing",
         "loop",
     )
 
@@ -94,7 +111,7 @@ class ExitOrder:
         self._ready: list[tuple[int, frozenset[Exitable]]] | None = None
         self._close_waiters: Waiters[Failure | None] = Waiters()  # the tasks that wait for everything to end
         self._at_once_up_to = 0  # the newest serial whose exit may run synchronously: no user task is left to starve
-        self._is_choosing = False  # re-entrancy guard
+        self.is_choosing = False  # re-entrancy guard
 
     def __bool__(self) -> bool:
         return bool(self._open or self.in_transition or self.exiting_now)
@@ -134,19 +151,9 @@ class ExitOrder:
             self.exiting_now = None
         self._exit_next()
 
-    @contextmanager
-    def undisturbed(self) -> Generator[None]:
-        """In the block the end of everything begins no exit: what is being made there may have a place, but no value yet."""
-        if self._is_choosing:
-            yield
-            return
-        self._is_choosing = True
-        try:
-            yield
-        finally:
-            self._is_choosing = False
-            if self._close_waiters:
-                self.loop.call_soon(self._exit_next)
+    def undisturbed(self) -> _Undisturbed:
+        """Return a block in which the end of everything begins no exit: what it makes may have a place, but no value yet."""
+        return _Undisturbed(self)
 
     def waiters_of(self, bound: Exitable) -> Waiters[Failure | None]:
         """The tasks that wait for everything to end, if this is the one that ends now for them; else nobody."""
@@ -186,11 +193,16 @@ class ExitOrder:
         for bound in list(self.in_transition) if self.exiting_now is None else [self.exiting_now]:
             bound.interrupt()
 
+    def exit_next_later(self) -> None:
+        """Go on with the end of everything, if it has begun, at the loop's next turn."""
+        if self._close_waiters:
+            self.loop.call_soon(self._exit_next)
+
     def _exit_next(self) -> None:
         """Begin the next exit, where everything is to end and no exit is in progress."""
-        if self._is_choosing:
+        if self.is_choosing:
             return
-        self._is_choosing = True
+        self.is_choosing = True
         at_once_up_to = 0 if sys.exception() else self._at_once_up_to  # an exit's code would see the exception
         try:
             while self.exiting_now is None and self._close_waiters.has_live_waiter():
@@ -204,7 +216,7 @@ class ExitOrder:
                 except MemoryError as error:  # the others end all the same
                     bound.end(error, None)
         finally:
-            self._is_choosing = False
+            self.is_choosing = False
 
     def _take(self) -> Exitable | None:
         """Take the newest that may end out of the order; None if there is none, or all have users in transition."""

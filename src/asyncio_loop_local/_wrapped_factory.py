@@ -95,8 +95,10 @@ class WrappedFactory(PicklesByIdentity):
         cache = state.caches.get(self)
         if cache is None:
             cache = state.caches.setdefault(self, LoopCache())
-        if self.keeps_arguments and (value := self._value_of(cache.find_otherwise(args, kwargs))) is not NOTHING:
-            return value
+        if self.keeps_arguments:
+            found = cache.find_otherwise(args, kwargs)
+            if found is not NOTHING and (value := self._value_of(found)) is not NOTHING:
+                return value
         if arguments is None:
             arguments = self.keys.freeze(args, kwargs)
         if arguments[1] is not kwargs:  # some were frozen: only so does the C-level cache find them
