@@ -7,17 +7,27 @@ The items of built-in containers are masked one by one; of any other object, the
 from __future__ import annotations
 
 import re
+from functools import cache
 from itertools import islice
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _MASK = "***"
 _MAX_LENGTH = 200
 _MAX_SEARCHED = 10_000  # only the beginning of a longer text is used
 _MAX_DEPTH = 5
 
+
+def _pattern(source: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
+    """Return a function that gives the compiled pattern. It is compiled when first asked for: many programs mask nothing."""
+    return cache(lambda: re.compile(source, flags))
+
+
 # A name is a secret's if it contains one of these parts (however its words are joined) or words,
 # unless its last word says that it is only about a secret.
-_SECRET_PARTS = re.compile(
+_SECRET_PARTS = _pattern(
     r"passw|passphrase|passcode|secret|credential|authorization|cookie|bearer|sessionid"
     r"|(?:api|access|private|signing|encryption|account|master|auth|shared|ssh|licen[cs]e|service|app|client|subscription|"
     r"session|deploy|storage)key"
@@ -30,56 +40,54 @@ _ABOUT_SECRETS = frozenset(
         *("domain", "budget"),
     )
 )
-_WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-_HARMLESS = re.compile(r"None|True|False|''|\"\"|\(\)|\[\]|\{\}")
-_NUMBER = re.compile(r"-?[\d.]+")
+_WORD = _pattern(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+_HARMLESS = _pattern(r"None|True|False|''|\"\"|\(\)|\[\]|\{\}")
+_NUMBER = _pattern(r"-?[\d.]+")
 
 # Every search looks at a bounded piece of text from each starting point, so it takes linear time.
 # A text that is a URL as a whole may contain quotes; in other texts, a quote before a delimiter ends the URL.
-_URL = re.compile(
+_URL = _pattern(
     r"(?P<scheme>(?:(?P<whole>\A)[\w+.-]{0,50}?)?(?P<web>https?|wss?)?://)"
     r"(?P<rest>(?(whole)\S+\Z|(?:[^\s'\"]|['\"](?![\s,)\]}>]|$))+))",
     re.IGNORECASE,
 )
 # What precedes the host: user:password@, or user@. It is not host:port/…@…. A password may contain @, /, ? and #.
-_LOGIN = re.compile(r"(?P<user>[^:?#]*):(?!\d{1,5}(?:[/?#]|\Z))(?:[^?#]*@|.*@)|[^/:?#]*@")
-_QUERY_KEY = re.compile(r"(?<=[?&]key=)[^&#'\"]*")
-_OPTION = re.compile(r"(?P<option>(?<![\w-])--(?P<name>[\w-]{1,100})\s{1,3})(?P<value>[^\s-]\S*)")
+_LOGIN = _pattern(r"(?P<user>[^:?#]*):(?!\d{1,5}(?:[/?#]|\Z))(?:[^?#]*@|.*@)|[^/:?#]*@")
+_QUERY_KEY = _pattern(r"(?<=[?&]key=)[^&#'\"]*")
+_OPTION = _pattern(r"(?P<option>(?<![\w-])--(?P<name>[\w-]{1,100})\s{1,3})(?P<value>[^\s-]\S*)")
 _FORMS = (
-    (re.compile(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{1,64}):[^\s:@/'\"]+@"), rf"\g<user>:{_MASK}@"),
-    (re.compile(r"\b(?:gh[opsur]_|github_pat_|glpat-|sk-|xox[abeprs]-|AKIA|eyJ)[\w.-]{12,}"), _MASK),
-    (re.compile(r"(?s)(?<=-----BEGIN )[A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----END).)*"), _MASK),
+    (_pattern(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{1,64}):[^\s:@/'\"]+@"), rf"\g<user>:{_MASK}@"),
+    (_pattern(r"\b(?:gh[opsur]_|github_pat_|glpat-|sk-|xox[abeprs]-|AKIA|eyJ)[\w.-]{12,}"), _MASK),
+    (_pattern(r"(?s)(?<=-----BEGIN )[A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----END).)*"), _MASK),
 )
-_SCHEME_AND_TOKEN = re.compile(
-    r"(?P<scheme>\b(?:[Bb]earer|BEARER)\s{1,3}|\b[Bb]asic\s{1,3}(?=[^\s'\",]{0,400}[A-Z\d=]))[^\s'\",]+"
-)
+_SCHEME_AND_TOKEN = _pattern(r"(?P<scheme>\b(?:[Bb]earer|BEARER)\s{1,3}|\b[Bb]asic\s{1,3}(?=[^\s'\",]{0,400}[A-Z\d=]))[^\s'\",]+")
 # The separator between a name and its value: name=value, 'name': value, name: value, name:value, ('name', value).
-_NAMED = re.compile(
+_NAMED = _pattern(
     r"(?<![\w-])(?P<name>[\w-]{1,200})"
     r"(?:\s{0,20}=+\s{0,20}|:\s{1,20}|:(?!\d{1,5}\b)(?=[^\s/:*])|\\*['\"]\s{0,3}:\s{0,3}|(?P<pair>\\*['\"],\s{0,3}))"
 )
 _PAIR_OPENINGS = ("('", '("', "(b'", '(b"', "(\\'", '(\\"')
-_QUOTE = re.compile(r"(?P<slashes>\\*)(?P<quote>['\"])")
-_OPENING = re.compile(r"[bBrRuU]{0,2}(?P<slashes>\\*)(?P<quote>['\"])")
-_NEXT = re.compile(r"\s|$|\s*[\w-]{1,100}\s*[=:]")
-_LINE = re.compile(r"(?:=\\*\"[^\n\r\"]*\"?|(?!\\[nr])[^\n\r'\"])*")
+_QUOTE = _pattern(r"(?P<slashes>\\*)(?P<quote>['\"])")
+_OPENING = _pattern(r"[bBrRuU]{0,2}(?P<slashes>\\*)(?P<quote>['\"])")
+_NEXT = _pattern(r"\s|$|\s*[\w-]{1,100}\s*[=:]")
+_LINE = _pattern(r"(?:=\\*\"[^\n\r\"]*\"?|(?!\\[nr])[^\n\r'\"])*")
 
 
 def is_secret(name: str) -> bool:
     """Whether a value of this name is a secret."""
-    words = [word.lower() for word in _WORD.findall(name)]
+    words = [word.lower() for word in _WORD().findall(name)]
     if not words or words[-1] in _ABOUT_SECRETS:
         return False
-    return not _SECRET_WORDS.isdisjoint(words) or words[-1] == "tokens" or _SECRET_PARTS.search("".join(words)) is not None
+    return not _SECRET_WORDS.isdisjoint(words) or words[-1] == "tokens" or _SECRET_PARTS().search("".join(words)) is not None
 
 
 def mask_secrets(text: str) -> str:
     """Return the text with the passwords and tokens in it masked."""
-    text = _URL.sub(_mask_url, text)
-    text = _OPTION.sub(lambda found: f"{found['option']}{mask_if_secret(found['name'], found['value'])}", text)
+    text = _URL().sub(_mask_url, text)
+    text = _OPTION().sub(lambda found: f"{found['option']}{mask_if_secret(found['name'], found['value'])}", text)
     for form, masked in _FORMS:
-        text = form.sub(masked, text)
-    return _SCHEME_AND_TOKEN.sub(rf"\g<scheme>{_MASK}", _mask_named_values(text))
+        text = form().sub(masked, text)
+    return _SCHEME_AND_TOKEN().sub(rf"\g<scheme>{_MASK}", _mask_named_values(text))
 
 
 def safe_repr(value: object) -> str:
@@ -89,9 +97,9 @@ def safe_repr(value: object) -> str:
 
 def mask_if_secret(name: str, text: str) -> str:
     """Return the text of a value, or a mask if the value's name is that of a secret."""
-    if not is_secret(name) or _HARMLESS.fullmatch(text):
+    if not is_secret(name) or _HARMLESS().fullmatch(text):
         return text
-    return text if name.lower().endswith("tokens") and _NUMBER.fullmatch(text) else _MASK
+    return text if name.lower().endswith("tokens") and _NUMBER().fullmatch(text) else _MASK
 
 
 def _masked_repr(value: object, depth: int) -> str:
@@ -155,18 +163,18 @@ def _as_name(key: object) -> str:
 def _mask_url(found: re.Match[str]) -> str:
     """Mask the password; in a web address the user too, which often is a token."""
     rest = found["rest"]
-    login = _LOGIN.match(rest)
+    login = _LOGIN().match(rest)
     if login is not None and (found["web"] or login["user"] is not None):
         user = "" if found["web"] else f"{login['user']}:"
         rest = f"{user}{_MASK}@{rest[login.end() :]}"
-    return f"{found['scheme']}{_QUERY_KEY.sub(_MASK, rest)}"
+    return f"{found['scheme']}{_QUERY_KEY().sub(_MASK, rest)}"
 
 
 def _mask_named_values(text: str) -> str:
     """Mask each value that follows the name of a secret."""
     parts: list[str] = []
     kept = at = 0
-    while (found := _NAMED.search(text, at)) is not None:
+    while (found := _NAMED().search(text, at)) is not None:
         at = found.end()
         name = found["name"]
         before = text[max(0, found.start() - 3) : found.start()]
@@ -181,9 +189,9 @@ def _mask_named_values(text: str) -> str:
 
 def _end_of_value(text: str, at: int, *, to_line_end: bool) -> int:
     """Return the end of the value that starts here: a literal, a call, the line of a header, or text without spaces."""
-    if (opening := _OPENING.match(text, at)) is not None:
+    if (opening := _OPENING().match(text, at)) is not None:
         return _end_of_quoted(text, opening)
-    if to_line_end and (line := _LINE.match(text, at)) is not None:
+    if to_line_end and (line := _LINE().match(text, at)) is not None:
         return line.end()
     depth = 0
     while at < len(text):
@@ -196,10 +204,10 @@ def _end_of_value(text: str, at: int, *, to_line_end: bool) -> int:
             if depth < 0:
                 return at
         elif depth:
-            if (opening := _QUOTE.match(text, at)) is not None:
+            if (opening := _QUOTE().match(text, at)) is not None:
                 at = _end_of_quoted(text, opening)
                 continue
-        elif char.isspace() or (char in "'\"\\" and ends_here) or (char in ",;&" and _NEXT.match(text, at + 1)):
+        elif char.isspace() or (char in "'\"\\" and ends_here) or (char in ",;&" and _NEXT().match(text, at + 1)):
             return at
         at += 1
     return at
@@ -208,7 +216,7 @@ def _end_of_value(text: str, at: int, *, to_line_end: bool) -> int:
 def _end_of_quoted(text: str, opening: re.Match[str]) -> int:
     """Return the end of a quoted string. Inside another string, its quotes have backslashes before them."""
     opened = len(opening["slashes"])
-    for closing in _QUOTE.finditer(text, opening.end()):
+    for closing in _QUOTE().finditer(text, opening.end()):
         if closing["quote"] == opening["quote"]:
             slashes = len(closing["slashes"])
             if slashes < opened:
