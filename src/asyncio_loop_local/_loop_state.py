@@ -118,6 +118,9 @@ class LoopState:
         self._create_task: Callable[..., asyncio.Task[Any]] = loop.create_task
         # Not by the loop's __dict__: from when that is asked for, CPython finds all that loop's attributes in a slower way.
         try:
+            # From 3.14 on, it finds in a quick way only what was set while it still stored all attributes inline.
+            setattr(loop, _ATTRIBUTE, None)
+            delattr(loop, _ATTRIBUTE)
             for name in _PATCHED:
                 method = getattr(loop, name)
                 if not _is_of_class(loop, name, method):

@@ -63,6 +63,34 @@ def test_how_many_attributes_of_a_loop_are_found_fastest() -> None:
     assert printed.split() == [str(own), *(str(own + more <= 29) for more in range(1, 6))]
 
 
+@pytest.mark.skipif(sys.version_info < (3, 13), reason="how attributes are kept differs")
+def test_from_3_14_on_only_what_was_set_while_all_is_stored_inline_is_found_in_a_quick_way() -> None:
+    """It is enough that such a name was set first and deleted again, as the library does with its own."""
+    printed = python(
+        """
+        import asyncio, dis
+
+        def instruction(loop, name):
+            names = {"loop": loop}
+            exec(f"def get(): return loop.{name}", names)
+            for _ in range(10_000):
+                names["get"]()
+            return [each.opname for each in dis.get_instructions(names["get"], adaptive=True) if "ATTR" in each.opname]
+
+        loop = asyncio.new_event_loop()
+        loop.of_our_own = None
+        del loop.of_our_own
+        for number in range(10):
+            setattr(loop, f"more_{number}", number)
+        loop.of_our_own = None
+        print(*instruction(loop, "of_our_own"), *instruction(loop, "more_9"))
+        loop.close()
+        """
+    )
+    further = "LOAD_ATTR" if sys.version_info >= (3, 14) else "LOAD_ATTR_WITH_HINT"
+    assert printed.split() == ["LOAD_ATTR_WITH_HINT", further]
+
+
 # What a runner does.
 
 
