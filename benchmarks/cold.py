@@ -1,4 +1,4 @@
-"""The cold path beside its floors: entering and exiting, a whole loop for one resource, tasks beside them, and memory."""
+"""Cold paths and their floors: entering and exiting, a whole loop for one resource, creating tasks, and memory."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from benchmarks.warm import Trivial
 import asyncio_loop_local as loop_local
 
 MANY_ROUNDS = 25
-"""Of those that take a whole second, fewer do."""
+"""The number of rounds of subjects that take a second each."""
 
 
 def trivial_factory(_number: int) -> Trivial:
@@ -24,7 +24,7 @@ def trivial_factory(_number: int) -> Trivial:
 make = loop_local.sticky_singleton_acm(trivial_factory)
 
 Enters = Callable[[int], Coroutine[Any, Any, tuple[float, float]]]
-"""Enters so many resources, exits them, and returns the nanoseconds that each took at entering and at exiting."""
+"""Enters n resources, exits them, and returns the nanoseconds of one enter and of one exit."""
 
 
 async def floor_enters(number: int) -> tuple[float, float]:
@@ -70,7 +70,7 @@ async def enter_enters(number: int) -> tuple[float, float]:
 
 
 def entering_and_exiting(size: Size) -> list[Row]:
-    """Rows of many resources, and of ten times as many."""
+    """Rows for many resources, and for ten times as many."""
     many, more = size.many, 10 * size.many
     subjects = {"floor": (floor_enters, many), "make": (make_enters, many), "enter": (enter_enters, many)}
     both = _enters(subjects, size.at_most(MANY_ROUNDS))
@@ -92,7 +92,7 @@ def entering_and_exiting(size: Size) -> list[Row]:
 
 
 def _enters(subjects: Mapping[str, tuple[Enters, int]], rounds: int) -> dict[str, list[tuple[float, float]]]:
-    """What entering and exiting cost in each round."""
+    """Return the costs of entering and of exiting in each round."""
     costs: dict[str, list[tuple[float, float]]] = {name: [] for name in subjects}
 
     def subject(name: str, enters: Enters, number: int) -> Subject:
@@ -103,13 +103,13 @@ def _enters(subjects: Mapping[str, tuple[Enters, int]], rounds: int) -> dict[str
         return run
 
     with own_garbage_only(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # "so many different keys": they are what is timed
+        warnings.simplefilter("ignore", ResourceWarning)  # about many different keys, which are intended here
         interleave({name: subject(name, *each) for name, each in subjects.items()}, rounds)
     return costs
 
 
 class Hub(Trivial):
-    """Asks for others in a task of its own, as a pool's worker or a batcher does."""
+    """Its own task uses other resources, as a pool's worker or a batcher does."""
 
     def __init__(self) -> None:
         self._work = asyncio.Queue[tuple[int, asyncio.Future[float]]]()
@@ -123,7 +123,7 @@ class Hub(Trivial):
         await asyncio.wait([self._worker])
 
     async def ask(self, number: int) -> float:
-        """Have its task ask for so many resources that nobody has asked for; return the nanoseconds that each took."""
+        """Have its task use n new resources, and return the nanoseconds of one."""
         taken: asyncio.Future[float] = asyncio.get_running_loop().create_future()
         self._work.put_nowait((number, taken))
         return await taken
@@ -139,7 +139,7 @@ class Hub(Trivial):
 
 
 class HubUser(Trivial):
-    """Asks for the hub in its enter."""
+    """Uses the hub in its enter."""
 
     async def __aenter__(self) -> HubUser:
         async with make_hub():
@@ -149,11 +149,11 @@ class HubUser(Trivial):
 make_hub = loop_local.sticky_singleton_acm(Hub)
 make_hub_user = loop_local.sticky_singleton_acm(lambda _number: HubUser())
 ASKED = 100
-"""How many resources a hub asks for."""
+"""The number of new resources that the hub uses."""
 
 
 async def hub_costs(users: int) -> tuple[float, float]:
-    """What entering and exiting took, of each of so many users of a hub; and each of what the hub itself asked for then."""
+    """Return the nanoseconds of entering and exiting one of n users of a hub, and of one new resource that the hub uses then."""
     start = clock()
     for number in range(users):
         async with make_hub_user(number):
@@ -167,7 +167,7 @@ async def hub_costs(users: int) -> tuple[float, float]:
 
 
 def hubs(size: Size) -> list[Row]:
-    """Rows of a hub that a hundred times as many resources use."""
+    """Rows for a hub with many users, compared with few."""
     few, many = max(1, size.many // 20), 5 * size.many
     costs = _enters({"few": (hub_costs, few), "many": (hub_costs, many)}, size.at_most(5))
 
@@ -181,7 +181,7 @@ def hubs(size: Size) -> list[Row]:
 
 
 class Outer(Trivial):
-    """Times a warm block in the task that enters it."""
+    """Times warm blocks in its enter."""
 
     def __init__(self, calls: int) -> None:
         self._calls = calls
@@ -205,7 +205,7 @@ make_outer = loop_local.sticky_singleton_acm(Outer)
 
 
 def blocks_of_a_resource(size: Size) -> list[Row]:
-    """A row of a warm block in a resource's task, which is noted as a user, to one in any other."""
+    """A row for a warm block in a resource's task, compared with one in any other task."""
 
     async def inside() -> float:
         async with make_outer(size.calls) as outer:

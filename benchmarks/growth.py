@@ -1,4 +1,4 @@
-"""How cost grows: with keys, waiters, resources, threads and loops; each beside plain asyncio, where that does such a thing."""
+"""How the cost grows with the number of keys, waiters, resources, users of a hub, threads and loops; beside plain asyncio."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ ROOT = Path(__file__).parents[1]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """What one of them cost, where there were so many."""
+    """The cost of one, for each number of them."""
 
     name: str
     costs: tuple[float, ...]
@@ -37,7 +37,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Growth:
-    """How the cost of one changes with their number."""
+    """How the cost of one changes with the number of them."""
 
     slug: str
     title: str
@@ -46,10 +46,10 @@ class Growth:
     numbers: tuple[int, ...]
     lines: tuple[Line, ...]
     grows: bool = True
-    """Whether what is done grows with the number, so that there is a slope to tell."""
+    """Whether the work grows with the number; else there is no slope."""
 
     def slope(self, line: Line) -> float:
-        """What the number is raised to in the cost of them all, in the upper half of the numbers: 1 is a straight line."""
+        """The exponent of the number in the total cost, fitted to the upper half of the numbers: 1 if it is proportional."""
         half = len(self.numbers) // 2
         points = [
             (math.log(number), math.log(number * cost))
@@ -60,7 +60,7 @@ class Growth:
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:
-    """Of the straight line with the least squares; not a number where there is none."""
+    """Return the slope of the line with the least squares, or nan if there is none."""
     if len(points) < 2:
         return math.nan
     x_mean, y_mean = (sum(values) / len(points) for values in zip(*points, strict=True))
@@ -77,13 +77,13 @@ def numbers_to(most: int, *, step: int = 10) -> tuple[int, ...]:
 
 
 Measure = Callable[[int], tuple[float, ...]]
-"""Does it with so many, and returns what one of them cost, in each of the lines that it draws."""
+"""Measures with n of them, and returns the cost of one for each line of the plot."""
 
 
 def lines_of(numbers: Sequence[int], measures: Mapping[str, Measure], *, most: int) -> tuple[Line, ...]:
-    """The best of several rounds, which take each measure in turn; few are timed more often than many.
+    """Return the best of several rounds, each of which runs every measure once; small numbers are measured more often.
 
-    What draws two lines has both their names, with a semicolon between them.
+    A measure that draws two lines has the names of both, separated by a semicolon.
     """
     costs: dict[str, list[float]] = {}
     for number in numbers:
@@ -98,7 +98,7 @@ def lines_of(numbers: Sequence[int], measures: Mapping[str, Measure], *, most: i
 
 
 def keys(most: int) -> Growth:
-    """A factory that gets ever more keys, without and with ``key=``."""
+    """More and more keys of one factory, without and with ``key=``."""
     sample_size = 1_000
 
     async def main(number: int, single: Callable[[int], object]) -> tuple[float, float]:
@@ -130,7 +130,7 @@ def _for_a_key(_key: int) -> object:
 
 
 def hub(most: int) -> Growth:
-    """Resources that use one and the same, which asks for others itself."""
+    """Users of one hub, which uses new resources itself."""
     numbers = numbers_to(most)
     measures: dict[str, Measure] = {
         "a user of the hub, entered and exited; one that the hub asks for": lambda number: asyncio.run(hub_costs(number)),
@@ -139,7 +139,7 @@ def hub(most: int) -> Growth:
 
 
 def waiters(most: int) -> Growth:
-    """Tasks that wait for one enter, beside tasks that wait for one future."""
+    """Tasks that wait for one enter, compared with tasks that wait for one future."""
 
     class Slow(Trivial):
         def __init__(self, gate: asyncio.Future[None]) -> None:
@@ -178,7 +178,7 @@ def waiters(most: int) -> Growth:
 
 
 def resources(most: int) -> Growth:
-    """Resources of one loop, beside tasks that hold as many."""
+    """Resources of one loop, compared with tasks that hold as many context managers."""
     numbers = numbers_to(most)
     measures: dict[str, Measure] = {
         "entering one; exiting one": lambda number: asyncio.run(make_enters(number)),
@@ -188,7 +188,7 @@ def resources(most: int) -> Growth:
 
 
 def resource_bytes(most: int) -> Growth:
-    """What they hold of memory."""
+    """The memory of a resource."""
     make = loop_local.sticky_singleton_acm(_trivial_for_a_key)
 
     async def main(number: int) -> float:
@@ -215,7 +215,7 @@ def _trivial_for_a_key(_key: int) -> Trivial:
 
 
 def threads(most: int, *, calls: int) -> Growth:
-    """Threads with loops of their own, each of which does the same again: time of one call, all threads together."""
+    """Threads, each with a loop, that make the same calls: the time of one call, over all threads."""
     single = loop_local.singleton(object)
 
     def measure(function: Callable[[], object]) -> Measure:
@@ -247,7 +247,7 @@ def threads(most: int, *, calls: int) -> Growth:
 
 
 def loops(most: int) -> Growth:
-    """Loops in a row, each of which opens one resource and closes it, beside loops with a bare ``async with``."""
+    """Loops in a row, each of which opens and closes one resource, compared with loops with a bare ``async with``."""
 
     def measure(main: Callable[[], Coroutine[Any, Any, None]]) -> Measure:
         def run(number: int) -> tuple[float]:
@@ -265,7 +265,7 @@ def loops(most: int) -> Growth:
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """What a process holds after some loops and after many more; each loop has held so many resources."""
+    """The memory of a process after some loops, and after many more."""
 
     loops: int
     resources: int
@@ -276,7 +276,7 @@ class Memory:
 
 
 def memory_after_loops(most: int) -> Memory:
-    """Measured in a fresh interpreter, one for each of the two."""
+    """Measure resident and traced memory, each in a fresh interpreter."""
     figures: dict[str, int] = {}
     for what in ("rss", "traced"):
         command = [sys.executable, "-m", "benchmarks.growth", what, str(most)]
@@ -286,7 +286,7 @@ def memory_after_loops(most: int) -> Memory:
 
 
 HELD = 20
-"""How many resources each of those loops holds."""
+"""The number of resources of each of these loops."""
 
 
 def _memory_program(what: str, most: int) -> dict[str, int]:
@@ -314,14 +314,14 @@ _make_held = loop_local.sticky_singleton_acm(_trivial_for_a_key)
 
 
 def _rss() -> int:
-    """The memory that the process has of the machine; 0 where it cannot be told so."""
+    """Return the resident memory of the process, or 0 if that is not known here."""
     statm = Path("/proc/self/statm")
     return int(statm.read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE") if statm.exists() else 0
 
 
 @dataclass(frozen=True, slots=True)
 class Reach:
-    """How far each goes."""
+    """The greatest number for each plot."""
 
     keys: int
     waiters: int
@@ -338,7 +338,7 @@ TINY = Reach(keys=20, waiters=11, resources=12, threads=2, thread_calls=3, loops
 
 def grow(name: str, reach: Reach) -> Growth:
     with own_garbage_only(), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ResourceWarning)  # "so many different keys": they are what is timed
+        warnings.simplefilter("ignore", ResourceWarning)  # about many different keys, which are intended here
         return GROWTHS[name](reach)
 
 
@@ -354,7 +354,7 @@ GROWTHS: dict[str, Callable[[Reach], Growth]] = {
 
 
 def gil() -> str:
-    """Whether threads run Python at the same time here."""
+    """Say whether this build has the GIL."""
     enabled: Callable[[], bool] = getattr(sys, "_is_gil_enabled", lambda: True)
     return "with the GIL" if enabled() else "free-threaded"
 

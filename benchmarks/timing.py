@@ -1,7 +1,7 @@
-"""How everything here is timed: in rounds that take each subject in turn, so that what slows the machine slows them all.
+"""Times programs in rounds. A round runs each subject once, so a busy machine slows all of them.
 
-Of the rounds, the best is what the code costs, since nothing but noise is ever added to it; the median of the rounds' ratios
-is shown beside it, and the two are far apart only where the machine was too busy to tell.
+The cost of a subject is its best round, because noise can only add time. The median of the rounds' ratios is shown beside the
+ratio of the best ones. If the two differ much, the machine was too busy.
 """
 
 from __future__ import annotations
@@ -18,24 +18,24 @@ from statistics import median
 from time import perf_counter_ns, thread_time_ns
 from typing import Any
 
-clock = {"nt": perf_counter_ns}.get(os.name, thread_time_ns)  # which is too coarse there
-"""The processor's time in this thread, in nanoseconds: what else runs on the machine is no part of it."""
+clock = {"nt": perf_counter_ns}.get(os.name, thread_time_ns)  # too coarse on Windows
+"""The CPU time of this thread, in nanoseconds. Other threads and programs do not add to it."""
 
 Subject = Callable[[], float]
-"""Does what is to be timed, and returns what it cost, of one."""
+"""Runs the code, and returns its cost: the time of one run."""
 
 LENIENCY = 1.0 if sys.version_info >= (3, 13) else 1.1
-"""The limits are those of CPython 3.13; older ones may miss them by a tenth."""
+"""The limits are for CPython 3.13 and later. On older versions, a tenth more is allowed."""
 
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How much is run: all of it, or just enough to see that it runs."""
+    """How much to measure: everything, or just enough to test that it runs."""
 
     rounds: int
     calls: int
     many: int
-    """How many resources are many."""
+    """The number of resources in the rows about many resources."""
 
     def at_most(self, rounds: int) -> int:
         return min(self.rounds, rounds)
@@ -48,7 +48,7 @@ TINY = Size(rounds=2, calls=3, many=5)
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One line of the table: what it cost, beside the least that pure Python could do, and what it may cost."""
+    """One row of the table: a cost, the cost of its floor, and the limit."""
 
     path: str
     floor: float | None
@@ -57,17 +57,17 @@ class Row:
     median_ratio: float | None = None
     unit: str = "ns"
     absolute: bool = False
-    """Whether the limit is one of what it costs, and not of the ratio to the floor."""
+    """Whether the limit is a cost, and not a ratio to the floor."""
 
     @property
     def verdict(self) -> str:
-        """The ratio to the floor, or what it costs; in bold where that is not within the limit."""
+        """The ratio to the floor, or the cost if the limit is one; in bold if it exceeds the limit."""
         shown = f"{self.ours:,.0f} {self.unit}" if self.ratio is None else f"{self.ratio:.2f}"
         return shown if self.ok else f"**{shown}**"
 
     @property
     def allowed(self) -> str:
-        """The limit of the ratio, or of what it may cost."""
+        """The limit, a ratio or a cost."""
         return f"{self.limit:,.0f} {self.unit}" if self.ratio is None else f"{self.limit:,.2f}"
 
     @property
@@ -97,7 +97,7 @@ HEADINGS = ["path", "floor", "ours", "ratio", "median ratio", "at most", "within
 
 
 def interleave(subjects: Mapping[str, Subject], rounds: int) -> dict[str, list[float]]:
-    """What each subject cost in each round; every second round takes them the other way round."""
+    """Return the cost of each subject in each round. Every second round runs the subjects in reverse order."""
     costs: dict[str, list[float]] = {name: [] for name in subjects}
     names = list(subjects)
     for number in range(rounds):
@@ -112,13 +112,13 @@ def row(path: str, floor: Subject, ours: Subject, *, limit: float, rounds: int) 
 
 
 def row_of(path: str, floor: Sequence[float], ours: Sequence[float], *, limit: float) -> Row:
-    """A line of what both have cost, round by round."""
+    """Make a row from the costs of both in each round."""
     ratios = [ours / floor for floor, ours in zip(floor, ours, strict=True)]
     return Row(path, min(floor), min(ours), limit * LENIENCY, median(ratios))
 
 
 def statement(source: str, names: Mapping[str, object]) -> Callable[[int], Coroutine[Any, Any, float]]:
-    """A coroutine function that runs the statement so many times, as ``timeit`` does, and returns the nanoseconds of one."""
+    """Return a coroutine function that runs the statement n times, as ``timeit`` does, and returns the nanoseconds of one run."""
     namespace = {**names, "repeat": repeat, "clock": clock}
     lines = (
         "async def timed(times):",
@@ -127,19 +127,19 @@ def statement(source: str, names: Mapping[str, object]) -> Callable[[int], Corou
         f"        {source}",
         "    return (clock() - start) / times",
     )
-    exec("\n".join(lines), namespace)  # a call of a function would cost as much as what is timed
+    exec("\n".join(lines), namespace)  # calling a function would take as long as the statement
     timed: Any = namespace["timed"]
-    return timed  # type: ignore[no-any-return]  # just made
+    return timed  # type: ignore[no-any-return]  # defined by the exec above
 
 
 def in_loop(runner: asyncio.Runner, timed: Callable[[int], Coroutine[Any, Any, float]], times: int) -> Subject:
-    """The statement as a subject, on the runner's one loop."""
+    """Make a subject that runs the statement on the runner's loop."""
     return lambda: runner.run(timed(times))
 
 
 @contextmanager
 def no_garbage_collection() -> Generator[None]:
-    """Keeps the collector from running meanwhile, and what is there now out of its later runs."""
+    """Turn the garbage collector off in the block. Objects that exist now are left out of later collections."""
     gc.collect()
     gc.freeze()
     gc.disable()
@@ -152,7 +152,7 @@ def no_garbage_collection() -> Generator[None]:
 
 @contextmanager
 def own_garbage_only() -> Generator[None]:
-    """Leaves the collector on, and what was there before out of its runs: it is no part of what is timed."""
+    """Leave the garbage collector on in the block, but leave objects that exist now out of its collections."""
     gc.collect()
     gc.freeze()
     try:
@@ -162,13 +162,13 @@ def own_garbage_only() -> Generator[None]:
 
 
 def markdown(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of which the first column is text, and the others are figures."""
+    """Make a Markdown table with a first column of text and further columns of figures."""
     lines = [headings, ["---", *["---:"] * (len(headings) - 1)], *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def aligned(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """The same for a terminal."""
+    """Make the same table for a terminal."""
     widths = [max(len(line[column]) for line in (headings, *rows)) for column in range(len(headings))]
 
     def padded(line: Sequence[str]) -> str:

@@ -1,4 +1,4 @@
-"""The warm path beside its floors: what a call costs when the loop has its value already."""
+"""Warm calls and their floors: the loop already has the value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import asyncio_loop_local as loop_local
 
 
 class Trivial:
-    """The least there can be of an asynchronous context manager."""
+    """The simplest asynchronous context manager."""
 
     async def __aenter__(self) -> Trivial:
         return self
@@ -88,7 +88,7 @@ async def close(_value: object) -> None:
 
 
 class PerLoop:
-    """As examples/sdk/per_loop_client.py has it."""
+    """Has a client per loop, as examples/sdk/per_loop_client.py does."""
 
     def __init__(self) -> None:
         self._clients = loop_local.LoopVar("PerLoop", factory=object, close=close)
@@ -99,7 +99,7 @@ class PerLoop:
 
 
 class FloorPerLoop:
-    """As SDKs have it that keep a client per loop by themselves; nothing closes it."""
+    """Has a client per loop, as SDKs do that keep a cache of their own. Nothing closes the clients."""
 
     def __init__(self) -> None:
         self._clients: WeakKeyDictionary[asyncio.AbstractEventLoop, object] = WeakKeyDictionary()
@@ -113,7 +113,7 @@ class FloorPerLoop:
         return client
 
 
-# What the library does.
+# Ours.
 single = loop_local.singleton(factory)
 closed = loop_local.singleton(factory, close=close)
 checked = loop_local.singleton(factory, valid=is_valid)
@@ -124,7 +124,7 @@ by_three = loop_local.singleton(factory, key=three_of)
 make = loop_local.sticky_singleton_acm(trivial_factory)
 shared_token = loop_local.singleton(token)
 
-# The least that pure Python can do.
+# The floors.
 cached = functools.lru_cache(maxsize=None)(factory)
 cached_trivial = functools.lru_cache(maxsize=None)(trivial_factory)
 floor_sdk = FloorPerLoop()
@@ -169,7 +169,7 @@ async def floor_await(future: asyncio.Future[None]) -> None:
 
 
 def floor_by_value(name: str, *attributes: str) -> str:
-    """The function that looks a value up by the loop alone, and the hash of what counts."""
+    """The floor of an argument that counts by value: look the value up by the loop, and hash the attributes."""
     return f"floor_lookup({name}); hash(({', '.join(f'{name}.{each}' for each in attributes)}))"
 
 
@@ -206,7 +206,7 @@ SUBJECTS: list[tuple[str, str, str, float]] = [
     ),
     ("`sdk.client`, of a `LoopVar` with `close=`", "floor_sdk.client", "sdk.client", 2.5),
 ]
-"""The path, the statement that is its floor, the one that is ours, and how many times as long it may take."""
+"""The path, the statement of its floor, our statement, and the limit of the ratio."""
 
 
 def rows(size: Size) -> list[Row]:
@@ -237,6 +237,6 @@ def rows(size: Size) -> list[Row]:
             for path, floor, ours, limit in SUBJECTS:
                 subjects = [in_loop(runner, statement(source, names), size.calls) for source in (floor, ours)]
                 for subject in subjects:
-                    subject()  # the first call is a cold one
+                    subject()  # the first call makes the value
                 table.append(row(path, *subjects, limit=limit, rounds=size.rounds))
         return table
