@@ -14,7 +14,7 @@ ONCE := tests/project $(addprefix tests/plugins/test_,check.py mypy_plugin_stage
 	$(addprefix typing_tests/test_,checkers.py editor.py factories.py other_checkers.py)
 ON_EACH := tests typing_tests $(addprefix --ignore=,$(ONCE))
 
-.PHONY: help demo test quick coverage check checkers mutants test-all docs format develop public-api clean
+.PHONY: help demo test quick coverage check checkers mutants foreign test-all docs format develop public-api clean
 help:
 	@echo "make demo        one aiohttp session per event loop, over several loops and threads, before your eyes"
 	@echo "make test        the whole test suite, typing tests included; a part of it with ARGS='tests/test_keys.py -k hash'"
@@ -23,6 +23,7 @@ help:
 	@echo "make check       lint, format, strict types, layers, coverage, and a minute of load"
 	@echo "make checkers    the newest release of each type checker: what has changed since typing_tests/other_checkers.txt was written"
 	@echo "make mutants     small changes of the library that no test of the core notices, of a sample of 200: an hour or more"
+	@echo "make foreign     the suites of asyncio, uvloop, anyio, asgiref and aiohttp on loops that the library is attached to: half an hour"
 	@echo "make docs        the documentation, into site/"
 	@echo "make test-all    the suite on each of Python 3.11 to 3.15, but for what is the same on each; with OTHERS=1, not on that of make test"
 	@echo "make format      what the linter and the formatter can mend"
@@ -91,6 +92,9 @@ checkers: $(VENV)/installed
 mutants: $(VENV)/installed
 	$(BIN)/python -m pip install --quiet --group mutants
 	$(BIN)/python .ci/mutants.py $(ARGS)
+
+foreign:
+	$(PYTHON) .ci/foreign.py $(ARGS)
 
 docs: $(VENV)/installed
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
