@@ -97,6 +97,7 @@ SUITES = [
             "aiodns",
             "blockbuster",
             "brotli",
+            "coverage",
             "freezegun",
             "gunicorn",
             "isal",
