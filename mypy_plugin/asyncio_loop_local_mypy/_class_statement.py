@@ -1,13 +1,15 @@
-"""What a class statement says that no cache of mypy keeps: its decorators, and ``eq=False``. It is noted with the class."""
+"""What a class statement says that no cache of mypy keeps: its decorators, ``eq=False``, ``if TYPE_CHECKING``. It is noted."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mypy.nodes import CallExpr, MemberExpr, NameExpr
+from mypy.nodes import CallExpr, IfStmt, MemberExpr, NameExpr
+from mypy.reachability import MYPY_FALSE, MYPY_TRUE, infer_condition_value
 
 if TYPE_CHECKING:
     from mypy.nodes import ClassDef, Expression, TypeInfo
+    from mypy.options import Options
 
 _NOTES = "asyncio_loop_local"
 _IS_REPLACED = "may_be_replaced"
@@ -19,10 +21,11 @@ _RETURN_THE_CLASS = frozenset(
 )
 
 
-def note(statement: ClassDef) -> None:
+def note(statement: ClassDef, options: Options) -> None:
     """Note it in the class's metadata, which every cache keeps."""
+    is_decorated = any(_name(decorator) not in _RETURN_THE_CLASS for decorator in statement.decorators)
     notes = {
-        _IS_REPLACED: any(_name(decorator) not in _RETURN_THE_CLASS for decorator in statement.decorators),
+        _IS_REPLACED: is_decorated or _is_another_at_run_time(statement, options),
         _WITHOUT_EQ: _is_false(statement.keywords.get("eq")) or any(map(_has_eq_false, statement.decorators)),
     }
     if any(notes.values()):
@@ -30,13 +33,19 @@ def note(statement: ClassDef) -> None:
 
 
 def may_be_replaced(info: TypeInfo) -> bool:
-    """Tell whether a decorator may have changed the class, or put something else in its place."""
+    """Tell whether something else may stand in the place of the class at run time, or one with other methods."""
     return _noted(info, _IS_REPLACED)
 
 
 def is_without_eq(info: TypeInfo) -> bool:
     """Tell whether the class says ``eq=False``, as a dataclass can, or what resembles one."""
     return _noted(info, _WITHOUT_EQ)
+
+
+def _is_another_at_run_time(statement: ClassDef, options: Options) -> bool:
+    """Tell whether a part of a class is for checkers alone, or hidden from them."""
+    conditions = (condition for part in statement.defs.body if isinstance(part, IfStmt) for condition in part.expr)
+    return any(infer_condition_value(condition, options) in {MYPY_TRUE, MYPY_FALSE} for condition in conditions)
 
 
 def _noted(info: TypeInfo, name: str) -> bool:

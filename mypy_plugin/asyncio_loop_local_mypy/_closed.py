@@ -5,8 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from mypy.nodes import CallExpr, MemberExpr, NameExpr, Var, WithStmt
-from mypy.types import Instance, get_proper_type
+from mypy.nodes import LDEF, CallExpr, MemberExpr, NameExpr, Var, WithStmt
+from mypy.types import CallableType, Instance, get_proper_type
 
 from . import _shared_values
 from ._call_site import innermost_function, is_unreachable, path_of
@@ -23,7 +23,7 @@ METHODS = frozenset({*_shared_values.CLOSING, _AENTER})
 
 def finding(ctx: MethodContext, api: TypeChecker) -> str | None:
     """Return the error message about a call of one of ``METHODS``; None if it closes no shared value of a block around it."""
-    closing, function = _closing(ctx), innermost_function(api)
+    closing, function = _closing(ctx, api), innermost_function(api)
     if closing is None or function is None or not function.is_coroutine:  # no other function has such a block
         return None
     value, code = closing
@@ -37,16 +37,28 @@ def finding(ctx: MethodContext, api: TypeChecker) -> str | None:
     )
 
 
-def _closing(ctx: MethodContext) -> tuple[NameExpr, str] | None:
+def _closing(ctx: MethodContext, api: TypeChecker) -> tuple[NameExpr, str] | None:
     """Return the variable whose value is closed, and the code that does so."""
     node = ctx.context
     if isinstance(node, CallExpr):
         method = node.callee
-        if isinstance(method, MemberExpr) and method.name in _shared_values.CLOSING and isinstance(method.expr, NameExpr):
-            return method.expr, f"{method.expr.name}.{method.name}()"
+        if isinstance(method, MemberExpr) and isinstance(method.expr, NameExpr) and _closes_its_object(method, api):
+            return method.expr, f"{_written(method.expr)}.{method.name}()"
     elif isinstance(node, NameExpr) and _is_closed_by_a_block(ctx):
-        return node, f"async with {node.name}"
+        return node, f"async with {_written(node)}"
     return None
+
+
+def _closes_its_object(method: MemberExpr, api: TypeChecker) -> bool:
+    """Tell whether a method closes the object that has it. One that needs an argument closes something else: that argument."""
+    signature = get_proper_type(api.lookup_type(method)) if api.has_type(method) else None
+    needs_argument = isinstance(signature, CallableType) and signature.min_args > 0
+    return method.name in _shared_values.CLOSING and not needs_argument
+
+
+def _written(variable: NameExpr) -> str:
+    """Return a variable's name without the marks by which mypy tells variables of one name apart, of several blocks."""
+    return variable.name.rstrip("'")
 
 
 def _is_closed_by_a_block(ctx: MethodContext) -> bool:
@@ -60,7 +72,7 @@ def _is_closed_by_a_block(ctx: MethodContext) -> bool:
 
 def _giver(value: NameExpr, path: list[Node]) -> _shared_values.Giver | None:
     """Return what gave the variable its value, if the innermost block that did is shared, and nothing in it sets it anew."""
-    if not isinstance(value.node, Var):
+    if not isinstance(value.node, Var) or value.kind != LDEF:  # other functions can set a global variable
         return None
     for node, part in reversed(list(pairwise(path))):
         if isinstance(node, WithStmt) and part is node.body:

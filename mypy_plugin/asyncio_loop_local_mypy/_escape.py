@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mypy.nodes import AwaitExpr, CallExpr, ExpressionStmt, FuncDef, FuncItem, NameExpr, RefExpr, ReturnStmt, Var
+from mypy.nodes import AwaitExpr, CallExpr, ComparisonExpr, ExpressionStmt, FuncDef, FuncItem, NameExpr, RefExpr, ReturnStmt, Var
 
 from . import _shared_values
 from ._call_site import is_unreachable, path_of
@@ -24,16 +24,21 @@ RUN = frozenset({"asyncio.run", "asyncio.runners.run"})
 def finding(ctx: FunctionContext | MethodContext, api: TypeChecker) -> str | None:
     """Return the error message about a call of ``asyncio.run``; None if it is not known to return a value that is closed."""
     call = ctx.context
-    if not isinstance(call, CallExpr) or not call.args or not _shared_values.can_be_closed(ctx.default_return_type):
+    if not isinstance(call, CallExpr) or not ctx.args[0] or not _shared_values.can_be_closed(ctx.default_return_type):
         return None
-    giver = _giver(call.args[0], api)
+    giver = _giver(ctx.args[0][0], api)
     path = path_of(call, api) if giver is not None else []
-    if giver is None or len(path) < 2 or isinstance(path[-2], ExpressionStmt) or is_unreachable(path, api):
+    if giver is None or len(path) < 2 or _is_not_used(path[-2]) or is_unreachable(path, api):
         return None
     return (
         f"asyncio.run() returns the value of {quoted(giver.name)}, which is closed with its loop: "
         "use the value inside the coroutine, and return what you need of it"
     )
+
+
+def _is_not_used(node: Node) -> bool:
+    """Tell whether what is evaluated directly in a node is let go: nobody takes it, or only its identity counts."""
+    return isinstance(node, ExpressionStmt) or (isinstance(node, ComparisonExpr) and set(node.operators) <= {"is", "is not"})
 
 
 def _giver(coroutine: Expression, api: TypeChecker) -> _shared_values.Giver | None:

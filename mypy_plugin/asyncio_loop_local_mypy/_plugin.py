@@ -75,8 +75,7 @@ class LoopLocalPlugin(Plugin):
 
     def _note_class(self, ctx: ClassDefContext) -> None:
         statement = ctx.cls
-        if statement.decorators or statement.keywords:
-            _guarded(ctx.api, partial(_class_statement.note, statement), None)
+        _guarded(ctx.api, partial(_class_statement.note, statement, self.options), None)
         for other in _plugins_after(self, ctx.api):
             next_hook = other.get_customize_class_mro_hook(statement.fullname)
             if next_hook is not None:
@@ -135,7 +134,7 @@ class LoopLocalPlugin(Plugin):
         return True
 
     def _check_call(self, fullname: str, ctx: FunctionContext | MethodContext) -> Type:
-        if fullname == _STATICMETHOD:
+        if fullname == _STATICMETHOD and ctx.arg_types[0]:
             return marked_staticmethod(ctx.default_return_type, ctx.arg_types[0][0])
         if fullname in _escape.RUN:
             _report(_escape.finding, ESCAPE, ctx)

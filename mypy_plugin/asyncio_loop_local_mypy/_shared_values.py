@@ -25,7 +25,7 @@ from mypy.nodes import (
 from mypy.types import FunctionLike, Instance, UnionType, get_proper_type
 
 from ._marker import VALID, marker_of
-from ._symbols import variable
+from ._symbols import referred_to, variable
 from ._tree import nodes_in, parts
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ def _called(call: Expression, functions: dict[str, str]) -> Giver | None:
         return None
     if call.callee.fullname in functions:
         return Giver(functions[call.callee.fullname], has_valid=False)
-    var = variable(call.callee.node)
+    var = variable(referred_to(call.callee))
     function = None if var is None else get_proper_type(var.type)
     marker = marker_of(function)
     if marker is None or marker.is_decorator or not isinstance(function, FunctionLike):

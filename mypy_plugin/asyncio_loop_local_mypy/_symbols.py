@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mypy.nodes import Decorator, OverloadedFuncDef, TypeInfo, Var
+from mypy.nodes import Decorator, MemberExpr, OverloadedFuncDef, RefExpr, TypeInfo, Var
+from mypy.types import Instance, get_proper_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -33,6 +34,16 @@ def variable(node: SymbolNode | None) -> Var | None:
     if isinstance(node, Decorator):
         return node.var
     return node if isinstance(node, Var) else None
+
+
+def referred_to(reference: RefExpr) -> SymbolNode | None:
+    """Return the symbol that a name or an attribute refers to. Of an attribute of an object, the tree itself does not say it."""
+    if reference.node is not None or not isinstance(reference, MemberExpr) or not isinstance(reference.expr, RefExpr):
+        return reference.node
+    owner = variable(referred_to(reference.expr))
+    typ = None if owner is None else get_proper_type(owner.type)
+    symbol = typ.type.get(reference.name) if isinstance(typ, Instance) else None
+    return None if symbol is None else symbol.node
 
 
 def in_stub_file(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:

@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from mypy.nodes import ARG_POS, CallExpr, Decorator, FuncDef, MemberExpr, NameExpr, OverloadedFuncDef, RefExpr, TempNode
+from mypy.nodes import (
+    ARG_POS,
+    CallExpr,
+    Decorator,
+    FuncDef,
+    LambdaExpr,
+    MemberExpr,
+    NameExpr,
+    OverloadedFuncDef,
+    RefExpr,
+    TempNode,
+)
 from mypy.subtypes import find_member
 from mypy.types import CallableType, FunctionLike, Instance, NoneType, Overloaded, ProperType, Type, UnionType, get_proper_type
 
@@ -50,7 +61,7 @@ def type_of_wrapped(decorator: Marker, ctx: FunctionContext | MethodContext, api
         return _with_marker(result, Marker(DECORATOR, keys, given, decorator.name), api)
     name = _name(factory, ctx)
     if decorator.name == _SINGLETON:
-        reason = _single_use.finding(factory.type, factory.function)
+        reason = _single_use.finding(_partially_applied(factory.type) or factory.type, factory.function)
         if reason is not None:
             report(api, f"A singleton of {quoted(name)} {reason}", ctx.context, SINGLE_USE)
     for written, typ in _key_arguments(ctx, api):
@@ -130,6 +141,8 @@ def _name(factory: _Factory, ctx: FunctionContext | MethodContext) -> str:
         return ctx.context.func.name
     if isinstance(factory.expression, NameExpr | MemberExpr):
         return factory.expression.name
+    if isinstance(factory.expression, LambdaExpr):
+        return "<lambda>"
     return f"__call__ of {typ.type.name}" if isinstance(typ, Instance) else "<unknown>"
 
 
