@@ -26,9 +26,15 @@ _EXIT_STATUS = "The exit status is 0 without findings, 1 with findings, and 2 if
 
 def main() -> NoReturn:
     """Run the command and end the process at once, as mypy does: to free its objects would take half as long again."""
-    status = run(sys.argv[1:])
-    sys.stdout.flush()
-    sys.stderr.flush()
+    try:
+        status = run(sys.argv[1:])
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]  # it was closed before the process began
+                stream.flush()
+    except (
+        OSError
+    ) as error:  # nobody reads the output any more, say; the exit status of an uncaught error would be that of findings
+        status = _fail(f"the findings could not be printed: {error}")
     os._exit(status)
 
 

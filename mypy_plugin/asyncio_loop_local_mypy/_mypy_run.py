@@ -101,6 +101,8 @@ def _adapt(options: Options) -> None:
     options.config_file = options.config_file or os.devnull  # without a file, mypy loads no plugin
     for section in options.per_module_options.values():
         section.pop("check_untyped_defs", None)
+    for module in (_LIBRARY, f"{_LIBRARY}.*"):  # if it is not followed, there is nothing to find
+        options.per_module_options.setdefault(module, {})["follow_imports"] = "silent"
     options.many_errors_threshold = -1  # beyond it, mypy drops errors
     options.report_dirs = {}
     if options.cache_dir != os.devnull:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -248,6 +249,13 @@ def test_the_projects_own_settings_are_in_force(name: str, tmp_path: Path) -> No
     assert {path.partition("/")[0] for path in after.keys() - before.keys()} == {"seen", ".mypy_cache"}
 
 
+@pytest.mark.parametrize("setting", ["skip", "error", "silent"])
+def test_the_library_is_always_followed(setting: str, tmp_path: Path) -> None:
+    """Where the project's settings follow no imports, the factories that a given file itself wraps are known all the same."""
+    for text in (f"[mypy]\nfollow_imports = {setting}\n", f"[mypy]\n[mypy-asyncio_loop_local.*]\nfollow_imports = {setting}\n"):
+        assert findings(project(tmp_path, app=APP, **{"mypy.ini": text}), "app.py") == IN_APP
+
+
 def test_a_project_may_have_the_plugin_already(tmp_path: Path) -> None:
     """It is not asked twice, and not moved before what the project puts first."""
     settings = "[mypy]\nplugins = tools/other.py, asyncio_loop_local_mypy:plugin\n"
@@ -394,6 +402,21 @@ def version() -> str:
     from asyncio_loop_local_mypy import __version__
 
     return __version__
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="what a closed pipe or descriptor is to a process differs on Windows")
+def test_output_that_nobody_reads_is_no_finding(tmp_path: Path) -> None:
+    """If the findings cannot be written, the exit status is 2, without a traceback; if there is no stdout, it is as ever."""
+    command = shlex.join([sys.executable, *COMMAND, "app.py"])
+    directory = project(tmp_path, app=APP)
+    for shell, status, reason in (
+        (f"exec {command} >&-", 1, ""),
+        (f"({command}; echo $? >status) | true; exit $(cat status)", 2, "the findings could not be printed"),
+    ):
+        done = subprocess.run(shell, shell=True, cwd=directory, env=environment(), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stdout) == (status, ""), shell
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_help_and_version(tmp_path: Path) -> None:
