@@ -106,9 +106,19 @@ def _adapt(options: Options) -> None:
     options.many_errors_threshold = -1  # beyond it, mypy drops errors
     options.report_dirs = {}
     if options.cache_dir != os.devnull:
-        options.cache_dir = str(Path(options.cache_dir, _PROGRAM))
+        options.cache_dir = _own_cache(options.cache_dir)
     if getattr(options, "num_workers", 0):  # from mypy 2 on; they take the settings from mypy's own command line
         options.num_workers = 0
+
+
+def _own_cache(cache_dir: str) -> str:
+    """Return the folder of our own cache, in mypy's; no cache if it cannot be written, where mypy would crash."""
+    path = Path(cache_dir, _PROGRAM)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return os.devnull
+    return str(path) if os.access(path, os.W_OK) else os.devnull
 
 
 def _sources(paths: Sequence[str], options: Options) -> list[BuildSource]:

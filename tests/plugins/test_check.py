@@ -288,6 +288,15 @@ def test_without_a_cache_nothing_is_written(tmp_path: Path) -> None:
     assert files_in(directory) == before
 
 
+def test_where_no_cache_can_be_written_there_is_none(tmp_path: Path) -> None:
+    """In a read-only checkout, the findings are those of a cold run; mypy itself crashes there."""
+    directory = project(tmp_path, app=APP)
+    (directory / ".mypy_cache").touch()  # a directory cannot be made there, even by root
+    before = files_in(directory)
+    assert findings(directory) == IN_APP
+    assert files_in(directory) == before
+
+
 def test_two_files_of_one_name_are_no_obstacle_to_a_project_without_settings(tmp_path: Path) -> None:
     """mypy alone refuses two conftest.py without __init__.py, and a package without it in src; here both are checked."""
     directory = project(
