@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from mypy.nodes import Expression, Node
+    from mypy.patterns import Pattern
     from mypy.types import Type
 
 _STICKY_ACM = "asyncio_loop_local._sticky_acm.StickyACM"
@@ -82,8 +83,6 @@ def bindings(var: Var, node: Node) -> Iterator[Giver | None]:
             yield giver
         elif any(isinstance(item, NameExpr) and item.node is var for item in _items(target)):
             yield None
-    if isinstance(node, MatchStmt):  # a pattern can set anything
-        yield None
     for part in parts(node):
         yield from bindings(var, part)
 
@@ -106,6 +105,21 @@ def _set_by(node: Node) -> Iterator[tuple[Node, Giver | None]]:
         yield node.target, None
     elif isinstance(node, TryStmt):
         yield from ((var, None) for var in nodes_in(node.vars))
+    elif isinstance(node, MatchStmt):
+        yield from ((var, None) for pattern in node.patterns for var in _captured_by(pattern))
+
+
+_CAPTURING = ("name", "capture", "rest")
+_INSIDE_A_PATTERN = ("pattern", "patterns", "values", "positionals", "keyword_values")
+
+
+def _captured_by(pattern: Pattern) -> Iterator[Node]:
+    yield from nodes_in([getattr(pattern, attribute, None) for attribute in _CAPTURING])
+    for attribute in _INSIDE_A_PATTERN:
+        inside: list[Pattern] | Pattern | None = getattr(pattern, attribute, None)
+        for part in inside if isinstance(inside, list) else [inside]:
+            if part is not None:
+                yield from _captured_by(part)
 
 
 def _items(target: Node) -> Iterator[Node]:
