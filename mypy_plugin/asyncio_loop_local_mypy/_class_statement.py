@@ -25,7 +25,7 @@ def note(statement: ClassDef, options: Options) -> None:
     """Note it in the class's metadata, which every cache keeps."""
     is_decorated = any(_name(decorator) not in _RETURN_THE_CLASS for decorator in statement.decorators)
     notes = {
-        _IS_REPLACED: is_decorated or _is_another_at_run_time(statement, options),
+        _IS_REPLACED: is_decorated or _is_partly_hidden(statement, options),
         _WITHOUT_EQ: _is_false(statement.keywords.get("eq")) or any(map(_has_eq_false, statement.decorators)),
     }
     if any(notes.values()):
@@ -42,10 +42,18 @@ def is_without_eq(info: TypeInfo) -> bool:
     return _noted(info, _WITHOUT_EQ)
 
 
-def _is_another_at_run_time(statement: ClassDef, options: Options) -> bool:
-    """Tell whether a part of a class is for checkers alone, or hidden from them."""
-    conditions = (condition for part in statement.defs.body if isinstance(part, IfStmt) for condition in part.expr)
-    return any(infer_condition_value(condition, options) in {MYPY_TRUE, MYPY_FALSE} for condition in conditions)
+def _is_partly_hidden(statement: ClassDef, options: Options) -> bool:
+    """Tell whether a part of a class is hidden from checkers. It can define anything."""
+    branches = [part for part in statement.defs.body if isinstance(part, IfStmt)]
+    return any(_is_about_checkers(branch, options) and _has_skipped_code(branch) for branch in branches)
+
+
+def _is_about_checkers(branch: IfStmt, options: Options) -> bool:
+    return any(infer_condition_value(condition, options) in {MYPY_TRUE, MYPY_FALSE} for condition in branch.expr)
+
+
+def _has_skipped_code(branch: IfStmt) -> bool:
+    return any(block is not None and block.is_unreachable and block.body for block in (*branch.body, branch.else_body))
 
 
 def _noted(info: TypeInfo, name: str) -> bool:
