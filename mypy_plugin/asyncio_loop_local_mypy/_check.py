@@ -31,9 +31,7 @@ def main() -> NoReturn:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:  # pyright: ignore[reportUnnecessaryComparison]  # it was closed before the process began
                 stream.flush()
-    except (
-        OSError
-    ) as error:  # nobody reads the output any more, say; the exit status of an uncaught error would be that of findings
+    except OSError as error:  # nobody reads the output, say; the exit status of an uncaught error is that of findings
         status = _fail(f"the findings could not be printed: {error}")
     os._exit(status)
 
