@@ -633,3 +633,30 @@ def test_dropped_loop_with_warnings_as_errors_leaves_the_process_well() -> None:
     )
     assert printed == ["enter dropped", "enter closed", "exit closed"]
     assert "was dropped without being closed" in stderr
+
+
+def test_code_that_runs_while_the_library_is_attached_finds_the_same_state() -> None:
+    """The collector may run any code between two steps of it, and that code may ask for what the loop holds."""
+    seen: list[object] = []
+    collects: list[bool] = []
+
+    class Loop(asyncio.SelectorEventLoop):
+        def __setattr__(self, name: str, value: object) -> None:
+            super().__setattr__(name, value)
+            if collects:
+                seen.append(storage())
+
+        def __delattr__(self, name: str) -> None:
+            super().__delattr__(name)
+            if collects:
+                seen.append(storage())
+
+    async def main() -> None:
+        collects.append(True)
+        mine = storage()
+        collects.clear()
+        assert len(seen) >= 7
+        assert all(each is mine for each in seen)
+
+    with asyncio.Runner(loop_factory=Loop) as runner:
+        runner.run(main())

@@ -119,7 +119,7 @@ class LoopState:
         # Not by the loop's __dict__: from when that is asked for, CPython finds all that loop's attributes in a slower way.
         try:
             # From 3.14 on, it finds in a quick way only what was set while it still stored all attributes inline.
-            setattr(loop, _ATTRIBUTE, None)
+            setattr(loop, _ATTRIBUTE, self)
             delattr(loop, _ATTRIBUTE)
             for name in _PATCHED:
                 method = getattr(loop, name)
