@@ -697,6 +697,32 @@ async def test_aclose_that_is_cancelled_lets_the_exit_go_on() -> None:
 
 
 @on_each_loop
+async def test_aclose_that_is_cancelled_at_once_has_begun_the_exit() -> None:
+    """Who closes a variable may be cancelled before the closing has come to its first wait: the value is closed all the same."""
+    reports = reports_of_this_loop()
+    log: list[str] = []
+    var = new_variable(log)
+    var.get().close_error = error = OSError()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await var.aclose()
+    await turns()
+    assert log == ["closing 0"]
+    assert [report["exception"] for report in reports] == [error]
+
+
+@on_each_loop
+async def test_the_errors_of_aclose_can_be_shown_and_pickled() -> None:
+    """The group with the errors of the exits shows them in its `repr`, and a pickle of it has them."""
+    var = new_variable([])
+    var.get().close_error = OSError("of close")
+    with pytest.raises(ExceptionGroup) as caught:
+        await var.aclose()
+    assert "[OSError('of close')]" in repr(caught.value)
+    assert [*map(str, pickle.loads(pickle.dumps(caught.value)).exceptions)] == ["of close"]
+
+
+@on_each_loop
 async def test_aclose_from_inside_its_own_close_is_refused() -> None:
     """``close`` itself cannot close the variable: that is a `RuntimeError`, and no deadlock."""
     refused: list[str] = []
@@ -792,6 +818,24 @@ def test_errors_on_other_loops_are_raised_by_aclose(run: Run) -> None:
         there = other.call(var.get).close_error = OSError("there")
         run(main())
     assert other.reports == []
+
+
+def test_no_error_of_another_loop_is_lost_when_aclose_is_cancelled_at_once(run: Run) -> None:
+    """If who closes a variable is cancelled before the first wait, another loop closes its value, and reports the error."""
+    var = new_variable([])
+
+    async def main() -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await var.aclose()
+
+    with OtherLoop(run) as other:
+        client = other.call(var.get)
+        client.close_error = error = OSError("there")
+        client.may_close.clear()
+        run(main())
+        other.call(client.may_close.set)
+    assert [report["exception"] for report in other.reports] == [error]
 
 
 def test_no_error_of_another_loop_is_lost_when_aclose_is_cancelled(run: Run) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import pickle
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager, nullcontext
@@ -839,6 +840,18 @@ async def test_all_exits_run_and_all_errors_are_raised() -> None:
     assert pool.log == [f"{step} {name}" for name in "cba" for step in ("exiting", "exited")]
     assert await release_all(pool.make) == 0
     assert reports == []
+
+
+@on_each_loop
+async def test_the_errors_can_be_shown_and_pickled() -> None:
+    """The group with the errors of the exits shows them in its `repr`, and a pickle of it has them."""
+    pool = Pool()
+    await pool.use("a")
+    pool.errors = {"a": ValueError("of a")}
+    with pytest.raises(ExceptionGroup) as caught:
+        await release_all(pool.make)
+    assert "[ValueError('of a')]" in repr(caught.value)
+    assert [*map(str, pickle.loads(pickle.dumps(caught.value)).exceptions)] == ["of a"]
 
 
 @on_each_loop

@@ -102,12 +102,21 @@ class ValuesToClose(Generic[T]):
             for node in register_wait(each):  # it is refused before anything has begun
                 node.awaiting.remove(each)
         elsewhere = [each for each in resources if each.loop is not running and each.loop.is_running()]
-        outcomes = [_outcome_of(_release_on_its_loop(each), each) for each in elsewhere]
-        results = await asyncio.gather(*(each.release() for each in here), *outcomes)
+        outcomes = [_release_on_its_loop(each) for each in elsewhere]
+        waits = asyncio.gather(*(each.release() for each in here), *map(_result_of, outcomes, elsewhere))
+        for each in here:
+            each.begin_exit()  # now: if this is cancelled at once, none of those waits ever begins
+        try:
+            results = await waits
+        except asyncio.CancelledError:
+            for outcome, each in zip(outcomes, elsewhere, strict=True):
+                if not outcome.cancel() and (error := outcome.result()) is not None:
+                    running.call_exception_handler({"message": _FAILED.format(each.label), "exception": error})
+            raise
         errors = [noted(error, each.label) for each, error in zip(here + elsewhere, results, strict=True) if error is not None]
         try:
             if errors:
-                raise BaseExceptionGroup(f"errors at the exits of what {self.name} held", errors)
+                raise BaseExceptionGroup(f"errors at the exits of what {self.name} held", [*errors])
         finally:
             errors.clear()  # their tracebacks hold this frame
 
@@ -232,14 +241,9 @@ def _release_on_its_loop(resource: Resource[Any]) -> Future[BaseException | None
     return outcome
 
 
-async def _outcome_of(outcome: Future[BaseException | None], resource: Resource[Any]) -> BaseException | None:
+async def _result_of(outcome: Future[BaseException | None], resource: Resource[Any]) -> BaseException | None:
     """Wait for another loop's exit; not if that loop comes to a stop, which may be for ever."""
     future = asyncio.wrap_future(outcome)
-    try:
-        while not future.done() and resource.loop.is_running():
-            await asyncio.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)
-    except asyncio.CancelledError:
-        if not outcome.cancel() and (error := outcome.result()) is not None:
-            asyncio.get_running_loop().call_exception_handler({"message": _FAILED.format(resource.label), "exception": error})
-        raise
+    while not future.done() and resource.loop.is_running():
+        await asyncio.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)
     return None if outcome.cancel() else outcome.result()

@@ -109,7 +109,7 @@ async def release_all(factory: Callable[..., object], /) -> int:
                     resource.retire()
     try:
         if errors:
-            raise BaseExceptionGroup(f"errors at the exits of what {name_of(factory)}() had made", errors)
+            raise BaseExceptionGroup(f"errors at the exits of what {name_of(factory)}() had made", [*errors])
     finally:
         errors.clear()  # their tracebacks hold this frame
     return count
