@@ -10,7 +10,7 @@ import warnings
 import weakref
 from collections.abc import AsyncGenerator, Callable, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
@@ -69,8 +69,9 @@ class OtherLoop:
         return asyncio.run_coroutine_threadsafe(call(), self._started.result(LONGEST_WAIT)).result(LONGEST_WAIT)
 
     def stop(self) -> None:
-        if self._thread.is_alive():
-            self._started.result(LONGEST_WAIT).call_soon_threadsafe(self._stop.set)
+        loop = self._started.result(LONGEST_WAIT)
+        with suppress(RuntimeError):  # it has been closed
+            loop.call_soon_threadsafe(self._stop.set)
 
     def __enter__(self) -> OtherLoop:
         self._thread.start()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import gc
 import os
@@ -67,6 +68,26 @@ def test_a_copy_is_the_same_object(thing: Any) -> None:
     """`copy.copy` and `copy.deepcopy` give the object itself, inside containers too."""
     assert copy.copy(thing) is copy.deepcopy(thing) is thing
     assert copy.deepcopy([thing])[0] is thing
+
+
+def test_what_a_call_gives_is_copied_as_itself() -> None:
+    """`copy.copy` and `copy.deepcopy` of what a call gives are that object: its function runs once, its value is of now."""
+
+    async def main() -> None:
+        for make in (
+            singleton(new_object),
+            singleton(new_object, close=id),
+            sticky_singleton_acm(lambda: nullcontext(object())),
+            sticky_singleton_acm(lambda: nullcontext(object()), valid=bool),
+        ):
+            given: Any = make()
+            assert copy.copy(given) is copy.deepcopy([given])[0] is given
+            assert await given is await make()
+
+    async def new_object() -> object:
+        return object()
+
+    asyncio.run(main())
 
 
 def test_coming_back_changes_nothing() -> None:

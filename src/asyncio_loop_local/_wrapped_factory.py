@@ -21,6 +21,7 @@ from ._pickling import PicklesByIdentity
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
+    from typing import Self
 
     from ._keys import Arguments
     from ._loop_state import LoopState
@@ -43,6 +44,12 @@ class CallResult:
     def with_arguments(self, _call_again: Callable[[], Any]) -> Any:
         """Return the same for a call of which only this, and not the loop, keeps the arguments."""
         raise NotImplementedError
+
+    def __copy__(self) -> Self:
+        return self  # only the object itself is told that its value has ended
+
+    def __deepcopy__(self, _memo: dict[int, Any]) -> Self:
+        return self
 
 
 class WrappedFactory(PicklesByIdentity):
