@@ -15,6 +15,7 @@ import signal
 import sqlite3
 import sys
 import threading
+import unittest
 import weakref
 from collections import Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncGenerator, Callable, Coroutine
@@ -688,3 +689,29 @@ def test_a_task_that_is_forked_goes_on_in_the_child_before_3_14() -> None:
         return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
 
     assert asyncio.run(main()) == (sys.version_info >= (3, 14))
+
+
+def test_cleanups_of_unittest_are_awaited_if_they_are_marked_which_is_possible_from_3_12_on() -> None:
+    """`addAsyncCleanup` awaits what `inspect.iscoroutinefunction` takes for a coroutine function, and nothing else."""
+    log: list[str] = []
+
+    async def clean() -> None:
+        log.append("cleaned")
+
+    def marked() -> Coroutine[Any, Any, None]:
+        coroutine = clean()
+        made.append(coroutine)
+        return coroutine
+
+    class Case(unittest.IsolatedAsyncioTestCase):
+        async def runTest(self) -> None:
+            self.addAsyncCleanup(marked)
+
+    made: list[Coroutine[Any, Any, None]] = []
+    if sys.version_info >= (3, 12):
+        inspect.markcoroutinefunction(marked)
+    else:
+        vars(marked)["_is_coroutine"] = asyncio.coroutines._is_coroutine  # type: ignore[attr-defined]  # asyncio's own mark
+    Case().run()
+    made[0].close()
+    assert log == (["cleaned"] if sys.version_info >= (3, 12) else [])
