@@ -146,8 +146,12 @@ class HubUser(Trivial):
             return self
 
 
+def hub_user_factory(_number: int) -> HubUser:
+    return HubUser()
+
+
 make_hub = loop_local.sticky_singleton_acm(Hub)
-make_hub_user = loop_local.sticky_singleton_acm(lambda _number: HubUser())
+make_hub_user = loop_local.sticky_singleton_acm(hub_user_factory)
 ASKED = 100
 """The number of new resources that the hub uses."""
 
