@@ -24,6 +24,7 @@ from weakref import WeakKeyDictionary
 
 from benchmarks import peer_behaviours as peers
 from benchmarks.peer_behaviours import Global, Thing, Use, Work
+from benchmarks.written_part import WrittenPart
 from starlette.applications import Starlette
 from starlette.responses import Response
 from starlette.routing import Route
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "docs" / "comparison.md", ROOT / "README.md"]
-BEGIN, END = "<!-- begin of what benchmarks/comparison.py --write has written -->", "<!-- end of it -->"
+TABLE = WrittenPart("<!-- begin of what benchmarks/comparison.py --write has written -->")
 Build = Callable[[Work], Use]
 State = MutableMapping[str, Any]
 
@@ -350,13 +351,6 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def with_table(page: str, text: str) -> str:
-    """The page with the text between its markers."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
 def main() -> int:
     text = table()
     if not {"--write", "--check"} & set(sys.argv[1:]):
@@ -365,10 +359,10 @@ def main() -> int:
     result = 0
     for page in PAGES:
         before = page.read_text("utf-8")
-        if BEGIN not in before or before == with_table(before, text):
+        if TABLE.begin not in before or before == TABLE.put(text, before):
             continue
         if "--write" in sys.argv[1:]:
-            page.write_text(with_table(before, text), "utf-8")
+            page.write_text(TABLE.put(text, before), "utf-8")
         else:
             print(f"{page.name} holds another table than this: run with --write", text, sep="\n\n")
             result = 1

@@ -1,8 +1,8 @@
 """Holds shared coroutines against three caches of coroutine functions: each cell of the table is what a small program did.
 
-    python benchmarks/coroutine_behaviours.py            prints the table
-    python benchmarks/coroutine_behaviours.py --write    puts it into docs/coroutines.md
-    python benchmarks/coroutine_behaviours.py --check    fails if docs/coroutines.md holds another one
+    python -m benchmarks.coroutine_behaviours            prints the table
+    python -m benchmarks.coroutine_behaviours --write    puts it into docs/coroutines.md
+    python -m benchmarks.coroutine_behaviours --check    fails if docs/coroutines.md holds another one
 
 Needs async-lru, anyio and asyncstdlib: pip install 'asyncio-loop-local[bench]'.
 """
@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 import anyio.functools
 import async_lru
 import asyncstdlib
+from benchmarks.written_part import WrittenPart
 
 import asyncio_loop_local
 
@@ -32,7 +33,7 @@ Function = Callable[..., Awaitable[Any]]
 Decorator = Callable[[Any], Any]
 
 PAGE = Path(__file__).parent.parent / "docs" / "coroutines.md"
-BEGIN, END = "<!-- begin of what benchmarks/coroutine_behaviours.py --write has written -->", "<!-- end of it -->"
+TABLE = WrittenPart("<!-- begin of what benchmarks/coroutine_behaviours.py --write has written -->")
 
 # Each as its documentation writes it, with its own defaults.
 LIBRARIES: dict[str, tuple[str, Decorator]] = {
@@ -515,19 +516,12 @@ def table() -> str:
     return "\n".join([*lines, "", f"Run with {others}."])
 
 
-def with_table(page: str, text: str) -> str:
-    """The page with the text between its markers."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
 def main() -> int:
     text = table()
     if "--write" in sys.argv[1:]:
-        PAGE.write_text(with_table(PAGE.read_text("utf-8"), text), "utf-8")
+        PAGE.write_text(TABLE.put(text, PAGE.read_text("utf-8")), "utf-8")
     elif "--check" in sys.argv[1:]:
-        if PAGE.read_text("utf-8") != with_table(PAGE.read_text("utf-8"), text):
+        if PAGE.read_text("utf-8") != TABLE.put(text, PAGE.read_text("utf-8")):
             print(f"{PAGE.name} holds another table than this: run with --write", text, sep="\n\n")
             return 1
     else:

@@ -177,4 +177,4 @@ def test_the_tutorial_shows_what_the_language_server_answers(server: LanguageSer
     page = tutorial.PAGE.read_text(encoding="utf-8")
     table = tutorial.table(server, page)
     assert table.count("\n") == len(tutorial.QUESTIONS) + 1
-    assert tutorial.with_table(page, table) == page, "run python -m typing_tests.tutorial_in_an_editor"
+    assert tutorial.ANSWERS.put(table, page) == page, "run python -m typing_tests.tutorial_in_an_editor"

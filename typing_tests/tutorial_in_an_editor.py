@@ -12,10 +12,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
 
+from benchmarks.written_part import WrittenPart
 from typing_tests.language_server import ROOT, LanguageServer, basedpyright
 
 PAGE = ROOT / "docs" / "tutorial.md"
-BEGIN, END = "<!-- begin of what typing_tests/tutorial_in_an_editor.py has written -->", "<!-- end of it -->"
+ANSWERS = WrittenPart("<!-- begin of what typing_tests/tutorial_in_an_editor.py has written -->")
 FILE = re.compile(r"```python title=\"(?P<name>[\w.]+)\"\n(?P<text>.*?)```", re.DOTALL)
 SHOWN = 5
 """How many parameters and names are shown of many."""
@@ -81,17 +82,10 @@ def _some(names: list[str]) -> str:
     return f"{shown}, …" if len(names) > SHOWN else shown
 
 
-def with_table(page: str, text: str) -> str:
-    """The page with the text between its markers."""
-    before, _, rest = page.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{text}\n\n{END}{after}"
-
-
 def main() -> None:
     page = PAGE.read_text(encoding="utf-8")
     with TemporaryDirectory() as workspace, basedpyright(Path(workspace)) as server:
-        PAGE.write_text(with_table(page, table(server, page)), encoding="utf-8")
+        PAGE.write_text(ANSWERS.put(table(server, page), page), encoding="utf-8")
 
 
 if __name__ == "__main__":

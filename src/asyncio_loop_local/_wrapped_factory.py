@@ -329,6 +329,7 @@ def _type_name(value: object) -> str:
 
 
 def look_like(wrapper: Callable[..., Any], factory: Callable[..., Any]) -> None:
+    """Give a function the name, documentation and annotations of another callable, whatever kind it is."""
     if isinstance(factory, FunctionType):
         functools.update_wrapper(wrapper, factory)
         return

@@ -396,4 +396,4 @@ def test_the_site_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_
 def test_the_comparison_is_what_the_programs_do() -> None:
     """Each cell of the table in the comparison is found again, in this version of Python too."""
     page = (DOCS / "comparison.md").read_text(encoding="utf-8")
-    assert comparison.with_table(page, comparison.table()) == page
+    assert comparison.TABLE.put(comparison.table(), page) == page

@@ -25,10 +25,11 @@ from typing import NamedTuple
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
-from typing_tests.factories.table import ACMS, PLAIN, Factory  # noqa: E402  # a script finds only what stands beside it
+from benchmarks.written_part import WrittenPart  # noqa: E402  # a script finds only what stands beside it
+from typing_tests.factories.table import ACMS, PLAIN, Factory  # noqa: E402
 from typing_tests.other_checkers import version_of  # noqa: E402
 
-BEGIN, END = "<!-- begin: made by typing_tests/factories/compare.py -->", "<!-- end -->"
+TABLES = WrittenPart("<!-- begin: made by typing_tests/factories/compare.py -->", "<!-- end -->")
 
 BLOCKS = {  # each way to wrap a factory of asynchronous context managers
     "sticky_singleton_acm(f)": "sticky_singleton_acm({})",
@@ -328,13 +329,6 @@ def _summary(outcome: Outcome) -> Iterator[str]:
         yield f"- {'every form' if len(shared) == len(FORMS) else ', '.join(f'`{form}`' for form in shared)}: {listed}"
 
 
-def between_markers(text: str, made: str) -> str:
-    """The page with what was made between its markers."""
-    before, _, rest = text.partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n\n{made}\n\n{END}{after}"
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("checkers", nargs="+", help=f"KIND=PATH, of {', '.join(KINDS)}")
@@ -352,7 +346,7 @@ def main() -> int:
     if given.json:
         print(json.dumps([vars(outcome) for outcome in outcomes]))
     elif given.write:
-        given.write.write_text(between_markers(given.write.read_text(), to_markdown(outcomes, len({*acms, *plain}))))
+        given.write.write_text(TABLES.put(to_markdown(outcomes, len({*acms, *plain})), given.write.read_text()))
     else:
         print(to_markdown(outcomes, len({*acms, *plain})))
         for outcome in outcomes:
