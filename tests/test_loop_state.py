@@ -616,6 +616,27 @@ def test_dropped_loop_whose_sockets_the_collector_would_finalize_first_says_noth
     assert "was dropped without being closed" in warning
 
 
+def test_dropped_loop_whose_async_generators_the_collector_finalizes_first_says_nothing_else() -> None:
+    """A generator that is older than its loop is finalized before it: from Python 3.13 on, asyncio would warn of its close."""
+    printed, said, _ = dropped(
+        "asyncio",
+        """
+        @asynccontextmanager
+        async def generator():
+            yield
+
+        acm = generator()
+        loop.close()
+        loop = new_loop()
+        loop.run_until_complete(enter(acm))
+        del acm
+        """,
+    )
+    assert printed == ["dropped"]
+    (warning,) = said
+    assert "was dropped without being closed" in warning
+
+
 def test_dropped_loop_with_warnings_as_errors_leaves_the_process_well() -> None:
     """Where warnings are errors, a dropped loop's is told as one that cannot be raised, and the next loop works."""
     printed, stderr = run_script(

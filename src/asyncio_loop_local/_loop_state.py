@@ -206,7 +206,11 @@ class LoopState:
         loop = self.loop
         if gc.is_finalized(loop):
             self._is_dropped = True
-            with suppress(OSError, ValueError):  # the collector may have finalized the loop's own sockets before it
+            # The collector may have finalized the loop's own sockets before it, and async generators, for which the loop has
+            # been asked to start a task then. If it held something, the one warning is about that.
+            with suppress(OSError, ValueError), warnings.catch_warnings():
+                if self.exits:
+                    warnings.filterwarnings("ignore", r"coroutine method 'aclose' of .* was never awaited", RuntimeWarning)
                 self._close()
             return
         if loop.is_running() or loop.is_closed():
