@@ -210,7 +210,7 @@ class LoopState:
             # been asked to start a task then. If it held something, the one warning is about that.
             with suppress(OSError, ValueError), warnings.catch_warnings():
                 if self.exits:
-                    warnings.filterwarnings("ignore", r"coroutine method 'aclose' of .* was never awaited", RuntimeWarning)
+                    warnings.filterwarnings("ignore", ".* 'aclose' of ", RuntimeWarning)
                 self._close()
             return
         if loop.is_running() or loop.is_closed():
