@@ -970,3 +970,34 @@ async def test_close_takes_what_a_wrapped_coroutine_function_gives(log: list[str
 
     assert await singleton(connect, close=Client.aclose)() is await connect()
     return closes("0")
+
+
+@on_each_loop
+async def test_a_factory_that_makes_its_own_call_in_a_resources_code(log: list[str]) -> list[str]:
+    """The value that a resource gets from such a factory is closed after that resource, as any other that it gets."""
+    names = iter(["outer", "inner"])
+
+    def factory() -> Client:
+        name = next(names)
+        if name == "outer":
+            get()
+        return Client(log, name)
+
+    get = singleton(factory, close=Client.aclose)
+    may_take = asyncio.Event()
+
+    @asynccontextmanager
+    async def user() -> AsyncGenerator[None]:
+        async def take() -> None:
+            await may_take.wait()
+            get()
+
+        task = asyncio.create_task(take())
+        yield
+        log.append("exited")
+        await task
+
+    await enter(user())
+    may_take.set()
+    await turns()
+    return [*closes("outer"), "exited", *closes("inner")]

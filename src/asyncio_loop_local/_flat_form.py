@@ -7,7 +7,7 @@ apart, and hashes them, in C. A call that is not found by its flat form is looke
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Hashable, Iterable
 from operator import attrgetter, itemgetter
 from types import GetSetDescriptorType, NoneType
 from typing import Any, cast
@@ -74,7 +74,7 @@ def _flat_form_of_frozen(frozen: object) -> tuple[Any, ...]:
         return (frozen,)
     flat = [_without_type(values[place]) for place in fields.places]
     are_atoms = ATOMS.issuperset(map(type, flat))
-    if known.fields is None or not are_atoms:  # once they were not, they are not expected to be
+    if known.fields is None or not are_atoms:  # once an instance had other values, those of all later ones are frozen
         known.flat_form = fields.read if are_atoms else fields.read_and_freeze
         known.fields = fields
     return *fields.marker, *flat
@@ -87,8 +87,17 @@ def _without_type(item: Parts | str | bytes | None) -> Any:
     return Snapshot(item) if len(item) == 3 else item[1]
 
 
+def unfrozen(frozen: Hashable) -> Hashable:
+    """Return a tuple as it was before it was frozen, if none of its items was replaced; anything else as it is."""
+    if type(frozen) is Snapshot and frozen[0] is tuple:
+        own = tuple(map(_without_type, cast("Parts", frozen[1])))
+        if Snapshot not in map(type, own):
+            return own
+    return frozen
+
+
 class _Fields:
-    """Reads all attributes of an instance at once, as they were in the first instance: the flat form of an argument."""
+    """Makes the flat form of an instance: it reads all attributes at once, by the names that the class's first instance had."""
 
     __slots__ = ("marker", "places", "read")
 
@@ -119,7 +128,7 @@ class _Fields:
         self.read: Read = read_slots if not kind.__dictoffset__ else read_both if slots else read_dict
 
     def read_and_freeze(self, value: Any) -> tuple[Any, ...]:
-        """Do the same where some values are to be frozen. If they are not, the C-level cache does not find them."""
+        """Do the same, and freeze the values that are not atoms: as they are, the C-level cache would not find them."""
         first, *values = self.read(value)
         return first, *[item if type(item) in ATOMS or type(item) is Snapshot else freeze(item) for item in values]
 

@@ -8,8 +8,8 @@ from operator import is_
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ._cpython import lru_cache
-from ._flat_form import flat_form, flat_form_of_frozen
-from ._keys import KNOWN_CLASSES
+from ._flat_form import flat_form, flat_form_of_frozen, unfrozen
+from ._keys import KNOWN_CLASSES, Snapshot
 from ._loop_bound import ENDED, MADE, OPEN
 from ._names import name_of
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 NOTHING = object()
-"""What the C-level cache finds, where an exception would take longer."""
+"""Returned where nothing is found, since an exception would take longer."""
 
 
 class NotCached(Exception):
@@ -32,7 +32,7 @@ class NotCached(Exception):
 
 
 class ArgumentsNotKept(Exception):
-    """A call would have to be made again whose arguments are not kept, since ``key=`` says what counts."""
+    """The call cannot be made again: with ``key=``, its arguments are not kept."""
 
 
 class Factory(Protocol):
@@ -100,9 +100,9 @@ class CacheEntry:
         self.value: Any = None
         self.resource: Resource[Any] | None = None  # to be exited before the value may be forgotten
         self._name: str | None = None
-        self.valid: Callable[[Any], object] | None = None  # asked by each call, else perhaps by what the call gives
-        self.asks = True  # whether the value is still valid; not where that question itself makes the same call
-        self.was_good = False  # at a later call
+        self.valid: Callable[[Any], object] | None = None  # asked by each call; None if what the call gives asks it
+        self.asks = True  # not while `valid` runs: a call that `valid` itself makes does not ask again
+        self.was_good = False  # whether `valid` has accepted the value at least once
 
     @property
     def name(self) -> str:
@@ -144,10 +144,10 @@ class CacheEntry:
     def invalidate(self) -> None:
         """Forget the value: the next call makes a new one."""
         if not self.is_invalid:
-            cached = self.cache.cached
+            cache = self.cache
             self.is_invalid = True
-            cached.cache_clear()  # at once: nothing finds it there any more
-            self.cache.discard(self)
+            cache.forget_found()  # at once: nothing finds it there any more
+            cache.discard(self)
             self.value = self.resource = self.valid = None  # they may refer to this
 
     def is_good(self, value: Any) -> bool:
@@ -191,7 +191,7 @@ class CacheEntry:
             resource.retire()
 
     def drop(self) -> None:
-        """Close at once what nobody has got, since the factory itself has made the same call meanwhile."""
+        """Close the value at once: the factory itself has made the same call, that value counts, and nobody has got this one."""
         if self.resource is not None and self.resource.state is OPEN:
             self.resource.begin_exit()
 
@@ -214,24 +214,30 @@ class CacheEntry:
 class LoopCache:
     """What one factory has made on one loop, by key; and, before that, a C-level cache by the arguments as written.
 
-    The C-level cache finds a value without making its key. It tells types apart, but not those inside containers. So a call
-    with an argument that counts by value is put into it in its flat form, and is never found in it as it is. `find` expects
-    that the next call is of the same kind as the last; if it is not, `find_otherwise` finds it, in about a microsecond more.
+    With ``key=``, the key that the user's function has returned takes the place of the arguments: the items of a tuple, as they
+    are, or else the key and its type in a dict, which takes less time.
+
+    The C-level cache finds a value without making its key. It tells types apart, but not those inside containers. So there are
+    two kinds of calls: most are put into it with their arguments as they are; a call with an argument that counts by value is
+    put into it in its flat form. `find` tries the kind of the last call; `find_otherwise` tries the other one, which takes about
+    a microsecond more.
     """
 
-    __slots__ = ("_pending", "by_value", "cached", "entries", "find", "has_warned", "never_good", "releasing")
+    __slots__ = ("_pending", "by_own_key", "by_value", "cached", "entries", "find", "has_warned", "never_good", "releasing")
 
     def __init__(self) -> None:
         self.entries: dict[Hashable, CacheEntry] = {}
         self.releasing: dict[Hashable, Resource[Any]] = {}
-        self.never_good = 0  # values in a row that were not valid at the first call that could have found them
+        self.never_good = 0  # values in a row that `valid` has never accepted
         self.has_warned = False
         self._pending: list[tuple[Any, Arguments]] = []
         self.by_value = False
         self.cached = lru_cache(self._take_pending())
         self.find: Callable[..., Any] = self.cached
+        self.by_own_key: dict[Hashable, dict[type, Any]] = {}
 
     def _take_pending(self) -> Callable[..., Any]:
+        """Return the function that the C-level cache calls for what it does not have, which gives it what `put` has to put in."""
         pending = self._pending  # not self, which would make a reference cycle
 
         def take(*args: Hashable, **kwargs: Hashable) -> Any:
@@ -256,9 +262,9 @@ class LoopCache:
         except Exception:  # perhaps of an argument's own hash, which is asked again for the key
             return NOTHING
 
-    def find_frozen(self, arguments: Arguments, *, by_value: bool) -> Any:
-        """Find the value for these arguments, each of which is hashable or frozen; NOTHING if there is none."""
-        self._expect(by_value=by_value)
+    def find_frozen(self, arguments: Arguments) -> Any:
+        """Find the value for these arguments, some of which are frozen; NOTHING if there is none."""
+        self._expect(by_value=True)
         args, kwargs = self._as_cached(arguments)
         try:
             return self.cached(*args, **kwargs)
@@ -272,14 +278,32 @@ class LoopCache:
 
     def put(self, entry: CacheEntry, found: Any, arguments: Arguments) -> None:
         """Let `find` find the entry, or its value, for these arguments, each of which is hashable or frozen."""
-        args, kwargs = self._as_cached(arguments)
-        self._pending.append((found, (args, kwargs)))
+        self._put_as_cached(entry, found, self._as_cached(arguments))
+
+    def put_by_own_key(self, entry: CacheEntry, found: Any, frozen: Hashable) -> None:
+        """Let it be found by what the user's key function has returned, if nothing in that had to be frozen."""
+        own_key = unfrozen(frozen)
+        if type(own_key) is tuple:
+            self._put_as_cached(entry, found, (own_key, {}))
+        elif type(own_key) is not Snapshot:
+            self.by_own_key.setdefault(own_key, {})[type(own_key)] = found
+            if entry.is_invalid:  # meanwhile
+                self.forget_found()
+
+    def _put_as_cached(self, entry: CacheEntry, found: Any, arguments: Arguments) -> None:
+        args, kwargs = arguments
+        self._pending.append((found, arguments))
         try:
             self.cached(*args, **kwargs)
         finally:
             self._pending.pop()
             if entry.is_invalid:  # meanwhile
-                self.cached.cache_clear()
+                self.forget_found()
+
+    def forget_found(self) -> None:
+        """Find nothing without its key."""
+        self.cached.cache_clear()
+        self.by_own_key.clear()
 
     def _as_cached(self, arguments: Arguments) -> Arguments:
         return (flat_form_of_frozen(*arguments), {}) if self.by_value else arguments
@@ -294,10 +318,10 @@ class LoopCache:
             entry.value = entry.resource = None
         self.entries.clear()
         self.releasing.clear()
-        self.cached.cache_clear()
+        self.forget_found()
 
     def discard(self, entry: CacheEntry) -> None:
-        """Take this very entry out. If its key no longer finds it, it stays, marked as invalid."""
+        """Remove this very entry. If the hash of its key has changed, it stays, but is invalid."""
         with suppress(Exception):  # of an argument's own hash, which worked when the call was made
             if self.entries.get(entry.key) is entry:
                 self.entries.pop(entry.key, None)

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from . import _wait_graph  # as a module: cloudpickle has to pickle what `wrapper` refers to, and can pickle no ContextVar
 from ._cpython import annotate_like, running_loop_or_none
-from ._flat_form import TUPLE
 from ._keys import CallKeys, OwnKeys
 from ._loop_bound import ENDED
 from ._loop_cache import NOTHING, CacheEntry, LoopCache, NotCached
@@ -37,12 +36,12 @@ class Make(Protocol):
 
 
 class CallResult:
-    """What a call gives that can itself make the call again, where its value is no longer found."""
+    """The result of a call that can make the call again when its value has ended."""
 
     __slots__ = ()
 
     def with_arguments(self, _call_again: Callable[[], Any]) -> Any:
-        """Return the same for a call of which only this, and not the loop, keeps the arguments."""
+        """Return the same for a call with ``key=``: only the object that this returns keeps the arguments, and not the loop."""
         raise NotImplementedError
 
     def __copy__(self) -> Self:
@@ -104,12 +103,12 @@ class WrappedFactory(PicklesByIdentity):
             cache = state.caches.setdefault(self, LoopCache())
         if self.keeps_arguments:
             found = cache.find_otherwise(args, kwargs)
-            if found is not NOTHING and (value := self._value_of(found)) is not NOTHING:
+            if found is not NOTHING and (value := self.value_of(found)) is not NOTHING:
                 return value
         if arguments is None:
             arguments = self.keys.freeze(args, kwargs)
-        if arguments[1] is not kwargs:  # some were frozen: only so does the C-level cache find them
-            value = self._value_of(cache.find_frozen(arguments, by_value=True))
+        if self.keeps_arguments and arguments[1] is not kwargs:  # some were frozen: only so does the C-level cache find them
+            value = self.value_of(cache.find_frozen(arguments))
             if value is not NOTHING:
                 return value
         key = self.keys.key(*arguments)
@@ -117,8 +116,12 @@ class WrappedFactory(PicklesByIdentity):
         if entry is not None:
             value = entry.value
             if not entry.is_invalid and (not self._checks_values or is_usable(entry, value)):
-                # Not before this second call, which may never come.
-                cache.put(entry, entry if self._checks_values else value, arguments)
+                # At the second call, since many values are asked for only once.
+                found = entry if self._checks_values else value
+                if self.keeps_arguments:
+                    cache.put(entry, found, arguments)
+                else:
+                    cache.put_by_own_key(entry, (found, isinstance(value, CallResult)), arguments[0][0])
                 return value
         entry = CacheEntry(state.exits, cache, self, key, args, kwargs)
         if cache.valid_entry(key) is not None:  # the collector has run code that has made the same call
@@ -132,6 +135,7 @@ class WrappedFactory(PicklesByIdentity):
         if made_meanwhile is not entry:  # by the factory itself, which has made the same call
             value_meanwhile = made_meanwhile.value
             if not made_meanwhile.is_invalid:
+                note_user(made_meanwhile)
                 entry.drop()
                 return value_meanwhile
             cache.entries[key] = entry
@@ -139,8 +143,8 @@ class WrappedFactory(PicklesByIdentity):
             self._warn_of_many(cache)
         return value
 
-    def _value_of(self, found: Any) -> Any:
-        """Return the value of what the C-level cache has found, if a call may give it; else NOTHING."""
+    def value_of(self, found: Any) -> Any:
+        """Return the value of what a cache has found, if a call may give it; else NOTHING."""
         if found is NOTHING or not self._checks_values:
             return found
         value = found.value
@@ -149,7 +153,10 @@ class WrappedFactory(PicklesByIdentity):
     def find_or_make_by_key(
         self, call_again: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any], own_key: tuple[Any] | None = None
     ) -> Any:
-        """The same where ``key=`` says what counts, so that the arguments are not kept: only what this call is given has them."""
+        """Do the same for a factory with ``key=``. Only the object that this call returns keeps the arguments.
+
+        :param own_key: what the key function has returned, if it has been called.
+        """
         keys = self.keys
         arguments = keys.freeze_own(*own_key) if own_key is not None and isinstance(keys, OwnKeys) else None
         value = self.find_or_make(args, kwargs, arguments)
@@ -199,16 +206,21 @@ class WrappedFactory(PicklesByIdentity):
 
 
 def is_usable(entry: CacheEntry, value: Any) -> bool:
-    """Whether a call may give a value that it has found; else the value is forgotten. The code that gets it is a user of it."""
+    """Tell whether a call may give the value that it has found, and note a resource whose code gets it; else forget the value."""
     if entry.valid is not None and not entry.is_good(value):
         entry.retire()
         return False
     if entry.is_invalid:
         return False  # since `valid` itself has had it released
+    note_user(entry)
+    return True
+
+
+def note_user(entry: CacheEntry) -> None:
+    """If a resource's code gets the value of an entry, and the value has to be closed, note that resource as its user."""
     resource = entry.resource
     if resource is not None and (node := _wait_graph.running_node()) is not None:
         resource.note_user(node)
-    return True
 
 
 def wrapped(
@@ -250,21 +262,24 @@ def wrapped(
         key_of: Callable[..., Any] = key
 
         def wrapper(*args: Any, **kwargs: Any) -> Any:
-            asked: tuple[Any] | None = None  # the key function, once a call: its errors come through as they are
+            asked: tuple[Any] | None = None  # the key function has been: once a call, and its errors are raised as they are
             try:
-                cached = running_loop()._asyncio_loop_local.caches[token].cached
+                cache = running_loop()._asyncio_loop_local.caches[token]
             except (AttributeError, KeyError, RuntimeError):
                 pass
             else:
                 own_key = key_of(*args, **kwargs)
-                kind: object = type(own_key)  # pyright: ignore[reportUnknownVariableType]  # a key may be anything
+                kind: type = type(own_key)  # pyright: ignore[reportUnknownVariableType]  # a key may be anything
                 try:
-                    found = cached(TUPLE, len(own_key), *own_key) if kind is tuple else cached(own_key)
-                except (TypeError, ValueError, NotCached):
+                    found, is_call_result = cache.cached(*own_key) if kind is tuple else cache.by_own_key[own_key][kind]
+                except (KeyError, TypeError, ValueError, NotCached):
                     pass
                 else:
-                    if not checks_values:
-                        return found.with_arguments(partial(wrapper, *args, **kwargs)) if isinstance(found, CallResult) else found
+                    value = token.value_of(found) if checks_values else found
+                    if is_call_result:
+                        return value.with_arguments(partial(wrapper, *args, **kwargs))
+                    if value is not NOTHING:
+                        return value
                 asked = (own_key,)
             return token.find_or_make_by_key(wrapper, args, kwargs, asked)
 
@@ -276,11 +291,11 @@ def wrapped(
             except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, NotCached):
                 pass  # not from in here, where an error of the factory's own would seem to come from this one
             else:
-                value, asked, resource = entry.value, entry.valid, entry.resource
-                if asked is not None and entry.asks:  # as `is_usable` does, since calls would cost more than the rest
+                value, valid, resource = entry.value, entry.valid, entry.resource
+                if valid is not None and entry.asks:  # as `is_usable` does, since calls would cost more than the rest
                     entry.asks = False
                     try:
-                        is_good = asked(value)
+                        is_good = valid(value)
                     finally:
                         entry.asks = True
                     if is_good is True or entry.judge(is_good):
@@ -307,7 +322,7 @@ def wrapped(
 
 
 def cell_of(wrapper: object) -> CellType | None:
-    """Return the variable in which a function of ours keeps the factory that it wraps; None for any other function."""
+    """Return the closure's cell in which a function of ours has its `WrappedFactory`; None for any other function."""
     while isinstance(wrapper, FunctionType):
         names = wrapper.__code__.co_freevars
         if "token" in names and wrapper.__closure__ is not None:
