@@ -960,3 +960,39 @@ def test_it_is_pickled_without_its_values(run: Run) -> None:
         assert pickle.loads(pickle.dumps(var)) is var
 
     run(main())
+
+
+@on_each_loop
+async def test_a_task_of_a_resource_that_sets_one_after_the_other(log: list[str]) -> list[str]:
+    """Each value is closed at the next turn after another one was set, also by code of a resource; the last one after it."""
+    var = LoopVar[Client]("v", close=Client.aclose)
+
+    @asynccontextmanager
+    async def refreshing() -> AsyncGenerator[None]:
+        for name in "012":
+            var.set(Client(log, name))
+            await turns()
+        assert log == closes("0", "1")
+        yield
+        log.append("exited")
+
+    await enter(refreshing())
+    return [*closes("0", "1"), "exited", *closes("2")]
+
+
+@on_each_loop
+async def test_a_value_that_another_resource_uses_outlives_it_when_another_is_set(log: list[str]) -> list[str]:
+    """A value that a resource has got is closed after that resource, although another value was set by somebody else."""
+    var = new_variable(log)
+
+    @asynccontextmanager
+    async def user() -> AsyncGenerator[None]:
+        var.get()
+        yield
+        log.append("exited")
+
+    await enter(user())
+    var.set(Client(log, "1"))
+    await turns()
+    assert log == []
+    return [*closes("1"), "exited", *closes("0")]

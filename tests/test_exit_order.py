@@ -6,7 +6,8 @@ import asyncio
 import itertools
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 from types import FrameType
 from typing import Any, Literal, Self
 
@@ -553,3 +554,34 @@ def test_a_factory_that_uses_what_is_open_and_is_never_entered_keeps_nothing_ope
 
     asyncio.run(main())
     assert events == ["used", "used exits"]
+
+
+# Deep in a recursion.
+
+
+def deeper(calls: int, function: Callable[[], object]) -> None:
+    if calls:
+        deeper(calls - 1, function)
+    else:
+        function()
+
+
+@on_each_loop
+async def test_an_exit_is_begun_later_where_the_stack_is_too_deep() -> None:
+    """Callbacks that are registered deep in a recursion, while `aclose` waits for something else, run; nothing hangs."""
+    resource, called = Recorded(), itertools.count()
+    resource.may_enter.clear()
+    entering = asyncio.create_task(enter(resource))
+    await resource.entering.wait()
+    closing = asyncio.create_task(aclose())
+    await turns()
+    registered = 0
+    for left in range(150):
+        with suppress(RecursionError):
+            deeper(sys.getrecursionlimit() - left, partial(atexit.register, next, called))
+            registered += 1
+    assert registered > 10
+    resource.may_enter.set()
+    await entering
+    await closing
+    assert next(called) >= registered

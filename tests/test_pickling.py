@@ -263,3 +263,18 @@ def test_a_forked_child_can_pickle_while_a_thread_of_the_parent_does() -> None:
     forked.set()
     holder.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+class WithAttributes(Thing):
+    """A class without slots of its own."""
+
+
+def test_what_a_subclass_adds_is_pickled() -> None:
+    """The attributes that a subclass has set arrive in another process, too."""
+    thing = WithAttributes("a")
+    thing.unit = "s"  # type: ignore[attr-defined]  # a new attribute
+    pickled = pickle.dumps(thing)
+    _pickling._by_id.clear()  # as in another process
+    arrived = pickle.loads(pickled)
+    assert arrived is not thing
+    assert (arrived.name, arrived.unit) == ("a", "s")

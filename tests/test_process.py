@@ -330,3 +330,37 @@ run(main())
 """,
     )
     assert printed == ["enter parent", *USED_BY_CHILD, "exit parent"]
+
+
+@forks
+@each_kind_of_loop
+def test_child_of_a_fork_keeps_the_methods_of_others(loop_kind: str) -> None:
+    """What others have set on a loop, before its first use or after it, is still called by a child that goes on with the loop."""
+    printed = run_forking(
+        loop_kind,
+        """
+def noting(method, name):
+    def create_task(*args, **kwargs):
+        note(name)
+        return method(*args, **kwargs)
+    return create_task
+
+async def nothing():
+    pass
+
+def child():
+    loop.run_until_complete(loop.create_task(nothing()))
+    sys.stdout.flush()
+    os._exit(0)
+
+loop = new_loop()
+loop.create_task = noting(loop.create_task, "before")
+async def main():
+    await enter(Plain())
+loop.run_until_complete(main())
+loop.create_task = noting(loop.create_task, "after")
+in_child(child)
+loop.close()
+""",
+    )
+    assert printed == ["before", "enter plain", "fork", "after", "before", "child left with 0", "exit plain"]

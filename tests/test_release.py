@@ -23,6 +23,7 @@ from asyncio_loop_local import (
     singleton,
     sticky_singleton_acm,
 )
+from asyncio_loop_local._loop_state import loop_state
 from conftest import Run
 from recording import Factory, Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, use
 
@@ -1157,3 +1158,30 @@ async def test_release_all_of_what_was_not_wrapped_is_refused(what: Any) -> None
     """Anything but what the two decorators return is a `TypeError`."""
     with pytest.raises(TypeError, match=r"argument 'factory' of release_all\(\) must be what singleton\(\) or sticky_singleton"):
         await release_all(what)
+
+
+@on_each_loop
+async def test_a_kept_object_gets_a_new_value_during_release_all() -> None:
+    """What a call gave before, and somebody has kept, does not give what is still to exit: its block gets a new value."""
+    factory = Factory()
+    kept = factory.make("kept")
+    before = await use(kept)
+    newest = await factory.use("newest")
+    newest.may_exit.clear()
+    releasing = await begin(release_all(factory.make))
+    after = await use(kept)
+    newest.may_exit.set()
+    assert await releasing == 2
+    assert [before.is_open, after.is_open] == [False, True]
+
+
+@on_each_loop
+async def test_nothing_is_kept_of_what_was_released() -> None:
+    """However many different calls are released one after the other, the loop remembers none of them."""
+    factory = Factory()
+    for host in ("a", "b"):
+        await factory.use(host)
+        await release(factory.make, host)
+    await factory.use("c")
+    await release_all(factory.make)
+    assert [(cache.entries, cache.releasing) for cache in loop_state().caches.values()] == [({}, {})]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from contextvars import ContextVar
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ import pytest
 import uvloop
 
 from asyncio_loop_local import atexit, enter, enter_once, sticky_acm, sticky_singleton_acm
+from asyncio_loop_local._loop_state import loop_state
 from conftest import Run
 from recording import (
     Factory,
@@ -716,3 +717,34 @@ def test_a_fatal_error_at_the_end_is_raised_after_the_other_exits(run: Run, erro
             run(main())
         assert caught.value is error
     assert log == ["exiting 2", *exits("1")]
+
+
+@on_each_loop
+async def test_a_second_interrupt_of_an_enter_that_cleans_up_slowly() -> None:
+    """The end of the loop goes on without it; that its enter is cancelled at last is no error, and nothing is reported."""
+    reports = reports_of_this_loop()
+    may_unwind = asyncio.Event()
+
+    class Stubborn(Recorded):
+        async def __aenter__(self) -> Self:
+            try:
+                return await super().__aenter__()
+            finally:
+                while not may_unwind.is_set():
+                    with suppress(asyncio.CancelledError):
+                        await may_unwind.wait()
+
+    resource = Stubborn()
+    resource.may_enter.clear()
+    caller = asyncio.create_task(enter(resource))
+    await resource.entering.wait()
+    await cancel(caller)
+    exits = loop_state().exits
+    for _ in range(2):
+        exits.interrupt()
+        await turns()
+    assert not exits
+    assert resource.task is not None
+    may_unwind.set()
+    await asyncio.wait([resource.task])
+    assert reports == []

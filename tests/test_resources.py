@@ -535,3 +535,22 @@ def test_above_debug_nothing_is_logged_and_no_name_is_made(run: Run, caplog: pyt
     with caplog.at_level(logging.INFO, "asyncio_loop_local"):
         run(main())
     assert logged(caplog) == []
+
+
+@on_each_loop
+async def test_a_chain_of_any_length_can_be_shown() -> None:
+    """Each of 2,000 resources that enters the next one has its line, one deeper than the line before."""
+
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def link(number: int) -> AsyncGenerator[int]:
+        if number:
+            async with link(number - 1):
+                pass
+        yield number
+
+    for number in range(2_000):
+        async with link(number):
+            pass
+    lines = format_resources().splitlines()
+    assert [line.count("    ") for line in lines] == list(range(2_000))

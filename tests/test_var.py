@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable
 from contextvars import ContextVar, copy_context
 from typing import Any, assert_type
+from unittest.mock import ANY
 
 import pytest
 
@@ -422,3 +423,15 @@ def test_values_go_with_their_loop(run: Run) -> None:
     finally:
         gc.enable()
     assert token.old_value is Token.MISSING
+
+
+def test_reset_restores_a_value_that_equals_everything(run: Run) -> None:
+    """Whether there was a value before is not a question of ``==``, which a value may answer as it likes."""
+
+    async def main() -> None:
+        var = LoopVar[Any]("v")
+        var.set(ANY)
+        var.reset(var.set(1))
+        assert var.get(None) is ANY
+
+    run(main())

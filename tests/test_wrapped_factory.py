@@ -56,7 +56,7 @@ UNIMPORTED = """
 import asyncio, inspect, sys
 from typing import TYPE_CHECKING
 import asyncio_loop_local
-from asyncio_loop_local import atexit, release, singleton
+from asyncio_loop_local import atexit, override, release, singleton
 
 if TYPE_CHECKING:
     from nowhere import Config
@@ -70,8 +70,14 @@ class Client:
         self.config = config
     def method(self, config: Config) -> Config:
         return config
+    @classmethod
+    @singleton
+    def made(cls, config: Config) -> Config:
+        return config
 
 async def main():
+    with override(Client.made, plain):
+        assert Client.made(1) is Client.made(config=1)
     for factory in (plain, Client, Client(1).method):
         wrapped = singleton(factory)
         assert wrapped(1) is wrapped(config=1)

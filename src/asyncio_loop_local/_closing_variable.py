@@ -14,7 +14,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from weakref import WeakKeyDictionary, ref
 
-from ._loop_bound import ENDED, FORKED, OPEN, State
+from ._loop_bound import ENDED, FORKED, OPEN, State, running_loop_bound
 from ._resource import Resource, Unpublished, close_by
 from ._secrets import safe_repr
 from ._wait_graph import register_wait, running_node
@@ -48,24 +48,37 @@ class ValuesToClose(Generic[T]):
         return type(self), (self.name, self._close)
 
     def find(self, state: LoopState) -> _Held[T] | None:
-        """Return what holds the value on this loop; the code that gets it is noted as a user of it."""
+        """Return what holds the value on this loop."""
+        return self._by_loop.get(state)
+
+    def use(self, state: LoopState) -> _Held[T] | None:
+        """Return the same to code that gets the value. If that is a resource's, the value is closed after that resource."""
         held = self._by_loop.get(state)
         if held is not None and (node := running_node()) is not None and (resource := held.resource()) is not None:
             resource.note_user(node)
         return held
 
     def make(self, state: LoopState, make: Callable[[], T]) -> T:
-        """Make the value of this loop. One that `make` itself has made meanwhile counts; the other one is closed at once."""
+        """Make the value of this loop. If `make` itself has made or set one meanwhile, that one is the value.
+
+        The other one is then closed at the loop's next turn.
+        """
         resource = _ResourceOfVariable(self, state)
         since = state.loop.time()
         with state.exits.undisturbed():
             value = resource.run_factory(make)
-            meanwhile = self.find(state)
+            meanwhile = self.use(state)
             self._open(resource, value, state if meanwhile is None else None, since=since)
         return value if meanwhile is None else meanwhile.value
 
     def set(self, state: LoopState, value: T) -> None:
-        """Let this be the loop's value; the one before is closed."""
+        """Let this be the loop's value; the one before is closed. The code that sets another one no longer uses it."""
+        held = self.find(state)
+        before = None if held is None else held.resource()
+        user = running_loop_bound(state.exits)
+        if before is not None and user is not None:
+            state.exits.not_used(before, user)
+        del held
         with state.exits.undisturbed():
             self._open(_ResourceOfVariable(self, state), value, state, since=state.loop.time())
 
@@ -91,7 +104,7 @@ class ValuesToClose(Generic[T]):
         resource.open_with(handover, None, since=since)
         if state is not None:
             self._by_loop[state] = held
-            self.find(state)
+            self.use(state)
 
     async def aclose(self) -> None:
         """Close the values of all loops that run, each on its own loop."""
@@ -136,7 +149,7 @@ class _Held(Generic[T]):
         return self._handover.resource()
 
     def take(self) -> tuple[Any, Callable[[Any], object]] | None:
-        """Return the value and what closes it, once: to its exit, or to what hands it over in another thread."""
+        """Return the value and its close function to the first caller, then None: the exit and ``__del__`` may both ask."""
         try:
             return self._to_close.pop()
         except IndexError:
@@ -164,7 +177,7 @@ class _Held(Generic[T]):
 class _Handover:
     """The asynchronous context manager that closes a value which its variable holds, or has handed over.
 
-    The weak reference to the resource is here: in the variable, the collector would clear it before ``__del__`` runs.
+    The weak reference to the resource is here: if the variable had it, the collector would clear it before ``__del__`` reads it.
     """
 
     __slots__ = ("held", "is_over", "resource", "value")
@@ -242,7 +255,7 @@ def _release_on_its_loop(resource: Resource[Any]) -> Future[BaseException | None
 
 
 async def _result_of(outcome: Future[BaseException | None], resource: Resource[Any]) -> BaseException | None:
-    """Wait for another loop's exit; not if that loop comes to a stop, which may be for ever."""
+    """Wait for another loop's exit, as long as that loop runs: it may stop, and never run again."""
     future = asyncio.wrap_future(outcome)
     while not future.done() and resource.loop.is_running():
         await asyncio.wait([future], timeout=_SECONDS_BETWEEN_LOOKS)

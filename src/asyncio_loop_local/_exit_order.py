@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from heapq import heapify, heappop, heappush
 from math import inf
 from typing import TYPE_CHECKING
 
+from ._cpython import require_stack
 from ._wait_graph import WaitNode
 from ._waiters import Failure, Waiters
 
@@ -25,8 +27,8 @@ class Exitable(WaitNode):
     def __init__(self) -> None:
         super().__init__()
         self.serial = 0  # its place: the higher, the newer; 0 before it has one
-        self.uses: dict[Exitable, None] = {}  # everything that it has acquired and that is still there
-        self.users: dict[Exitable, None] = {}  # everything that has acquired it and is still there
+        self.uses: dict[Exitable, None] = {}  # everything that it has acquired and that has not ended
+        self.users: dict[Exitable, None] = {}  # everything that has acquired it and has not ended
 
     @property
     def label(self) -> str:
@@ -42,7 +44,7 @@ class Exitable(WaitNode):
         raise NotImplementedError
 
     def interrupt(self) -> None:
-        """Cancel its enter or exit; the second time, do without it."""
+        """Cancel its enter or exit; the second time, no longer wait for it."""
         raise NotImplementedError
 
     def user_ended(self) -> None:
@@ -85,8 +87,9 @@ class _Undisturbed:
 class ExitOrder:
     """What is open on one loop, and what is being entered or exited; lives as long as the loop's state.
 
-    An end builds a heap of everything that nothing open uses. It takes the newest, waits for its exit, and adds what that
-    one alone had used. So the end of n things with m dependencies takes O(n log n + m) steps, and acquiring takes one.
+    Ending everything builds a heap of the things without users; a user counts until its exit is over. It takes the newest, waits
+    for its exit, and adds the things that have no other user. So the end of n things with m dependencies takes O(n log n + m)
+    steps, and acquiring takes one.
     """
 
     __slots__ = (
@@ -107,11 +110,11 @@ class ExitOrder:
         self.exiting_now: Exitable | None = None  # its exit is part of the end of everything
         self._open: dict[int, Exitable] = {}  # by serial, so oldest first
         self._newest = 0
-        # While everything is to end: what may end now, newest first, each with the users that do not keep it open.
+        # While everything is to end: what may end now, newest first, each with the users to ignore, which are of the same cycle.
         self._ready: list[tuple[int, frozenset[Exitable]]] | None = None
         self._close_waiters: Waiters[Failure | None] = Waiters()  # the tasks that wait for everything to end
-        self._at_once_up_to = 0  # the newest serial whose exit may run synchronously: no user task is left to starve
-        self.is_choosing = False  # re-entrancy guard
+        self._at_once_up_to = 0  # exits up to this serial may run synchronously, when no user task is left to starve; 0: none
+        self.is_choosing = False  # while the next exit is chosen, and in an `undisturbed` block: then no exit begins
 
     def __bool__(self) -> bool:
         return bool(self._open or self.in_transition or self.exiting_now)
@@ -151,8 +154,15 @@ class ExitOrder:
             self.exiting_now = None
         self._exit_next()
 
+    def not_used(self, bound: Exitable, user: Exitable) -> None:
+        """The user has let go of it, and no longer keeps it open."""
+        if bound in user.uses:
+            del user.uses[bound]
+            bound.users.pop(user, None)
+            self._add_if_ready(bound)
+
     def undisturbed(self) -> _Undisturbed:
-        """Return a block in which the end of everything begins no exit: what it makes may have a place, but no value yet."""
+        """Return a block in which no exit begins: what is made in it may take its place in the order before it has a value."""
         return _Undisturbed(self)
 
     def waiters_of(self, bound: Exitable) -> Waiters[Failure | None]:
@@ -189,7 +199,7 @@ class ExitOrder:
         return fatal
 
     def interrupt(self) -> None:
-        """Cancel the exit in progress, or else everything that the next exit waits for; the second time, do without it."""
+        """Cancel the exit in progress, or else all that the next exit waits for; the second time, no longer wait for it."""
         for bound in list(self.in_transition) if self.exiting_now is None else [self.exiting_now]:
             bound.interrupt()
 
@@ -200,10 +210,16 @@ class ExitOrder:
 
     def _exit_next(self) -> None:
         """Begin the next exit, where everything is to end and no exit is in progress."""
-        if self.is_choosing:
+        if self.is_choosing or not self._close_waiters:
+            return
+        try:
+            require_stack()
+        except RecursionError:  # in which an exit might fail midway: it begins later, at the latest when another one has ended
+            with suppress(RecursionError):
+                self.exit_next_later()
             return
         self.is_choosing = True
-        at_once_up_to = 0 if sys.exception() else self._at_once_up_to  # an exit's code would see the exception
+        at_once_up_to = 0 if sys.exception() else self._at_once_up_to  # the exit's code would find the exception in its context
         try:
             while self.exiting_now is None and self._close_waiters.has_live_waiter():
                 bound = self.exiting_now = self._take()
@@ -219,7 +235,10 @@ class ExitOrder:
             self.is_choosing = False
 
     def _take(self) -> Exitable | None:
-        """Take the newest that may end out of the order; None if there is none, or all have users in transition."""
+        """Remove and return the newest thing that may end now.
+
+        :returns: None if nothing is open, or all that is waits for users that are being entered or exited.
+        """
         while self._open:
             if not self._ready:
                 if self._ready is not None and self.in_transition:

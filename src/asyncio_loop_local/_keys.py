@@ -10,7 +10,7 @@ from itertools import chain
 from operator import is_
 from struct import calcsize
 from types import FunctionType, MemberDescriptorType, NoneType
-from typing import Any, Generic, NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from weakref import ref
 
 from ._cpython import frozendict, signature
@@ -62,6 +62,8 @@ def _freeze_item(value: object, ancestors: set[int]) -> Hashable:
 
 def _freeze_with_type(value: Any, kind: type, ancestors: set[int]) -> tuple[Hashable, ...]:
     """Return (type, value) if the value is hashable and not a container, else (type, frozen items, frozen attributes).
+
+    The two are told apart by their lengths.
 
     ``ancestors`` are the ids of the containers and objects that hold the value.
     """
@@ -152,7 +154,7 @@ def state_is_in_attributes(kind: type) -> bool:
     for base in kind.__mro__:
         made_in_c = not base.__flags__ & _PY_TPFLAGS_HEAPTYPE or getattr(base.__new__, "__self__", None) is base
         if base is not object and (made_in_c or _has_hidden_fields(base)):
-            return base is Generic
+            return False
     return True
 
 
@@ -164,7 +166,7 @@ def _has_hidden_fields(kind: type) -> bool:
 
 
 class KnownClass:
-    """What was found out of a class whose instances count by value: it is looked at once, and not kept alive."""
+    """Facts about a class whose instances count by value, found once. The class is not kept alive."""
 
     __slots__ = ("_bases", "_class", "fields", "flat_form", "slots", "state_is_in_attributes")
 
@@ -234,7 +236,10 @@ _NO_ATTRIBUTES: dict[str, Any] = {}
 
 
 class _Signature(NamedTuple):
-    """How a factory takes its arguments: names of its parameters, and frozen defaults."""
+    """How a factory takes its arguments: names of its parameters, and frozen defaults.
+
+    The name of a ``*`` or ``**`` parameter is None if there is none, and empty if it is not known.
+    """
 
     order: tuple[str, ...]
     positional: tuple[str, ...]

@@ -118,7 +118,8 @@ class LoopState:
         self._create_task: Callable[..., asyncio.Task[Any]] = loop.create_task
         # Not by the loop's __dict__: from when that is asked for, CPython finds all that loop's attributes in a slower way.
         try:
-            # From 3.14 on, it finds in a quick way only what was set while it still stored all attributes inline.
+            # From 3.14 on, it finds quickly only names that were set while all attributes were inline: so ours is set before the
+            # methods, and deleted again until all else is in place.
             setattr(loop, _ATTRIBUTE, self)
             delattr(loop, _ATTRIBUTE)
             for name in _PATCHED:
@@ -168,7 +169,7 @@ class LoopState:
         return task
 
     def get_task_factory(self) -> Any:
-        """Return the loop's task factory. A resource's code gets an eager one in a form whose tasks are the resource's.
+        """Return the loop's task factory. A resource's code gets an eager one wrapped, so that the resource adopts its tasks.
 
         For anyio, which makes tasks by the class that it finds in an eager factory, and not by the loop.
         """
@@ -202,12 +203,15 @@ class LoopState:
         await self._shutdown_asyncgens()
 
     def close(self) -> None:
-        """End everything, if that has not been done: a loop that is driven by hand is only closed."""
+        """End everything that has not ended, then close the loop.
+
+        On a loop that is driven by hand nothing has ended yet, since nobody calls ``shutdown_asyncgens``.
+        """
         loop = self.loop
         if gc.is_finalized(loop):
             self._is_dropped = True
-            # The collector may have finalized the loop's own sockets before it, and async generators, for which the loop has
-            # been asked to start a task then. If it held something, the one warning is about that.
+            # Closing may fail, since the collector may have finalized the loop's own sockets before. If async generators were
+            # finalized before, asyncio warns of each; where the loop held something, there shall be one warning, ours.
             with suppress(OSError, ValueError), warnings.catch_warnings():
                 if self.exits:
                     warnings.filterwarnings("ignore", ".* 'aclose' of ", RuntimeWarning)
@@ -218,7 +222,7 @@ class LoopState:
             return
         try:
             if self.exits:
-                if self._is_ending and not isinstance(sys.exception(), RuntimeError):
+                if self._is_ending and not isinstance(sys.exception(), RuntimeError):  # which says that the loop was stopped
                     self.exits.interrupt()  # Ctrl-C got the runner out of the end that had begun
                 self._run_to_end()
         finally:
@@ -346,10 +350,8 @@ class LoopState:
 
     def process_forked(self) -> None:
         """Leave everything to the parent process: in this one, the loop exits nothing and finalizes no async generator."""
-        own: dict[str, Any] = vars(self.loop)
-        for name in (*_PATCHED, _ATTRIBUTE):
-            own.pop(name, None)
-        own["shutdown_asyncgens"] = _shut_down_nothing
+        self._replaced["shutdown_asyncgens"] = self._shutdown_asyncgens = _shut_down_nothing
+        self._unpatch()
         for bound in self.exits:
             bound.forked()
         self._forked_exits = self.exits  # kept, so that nothing in it is finalized
@@ -395,7 +397,7 @@ _attaching: dict[int, LoopState] = {}  # by the id of the loop
 
 
 def _attached_to(loop: asyncio.AbstractEventLoop) -> LoopState:
-    """Attach a state to the loop: one, also where the collector runs code meanwhile that is the first to use the loop, too."""
+    """Attach exactly one state to the loop, even if the collector runs code meanwhile that uses the loop for the first time."""
     made = LoopState(loop)
     state = _attaching.setdefault(id(loop), made)
     if state is not made:

@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
 
-from ._cpython import running_loop_or_none
+from ._cpython import running_loop_or_none, signature
 from ._loop_state import attached_states
 from ._names import describe_factory, name_of
 from ._wrapped_factory import WrappedFactory, cell_of, look_like
@@ -71,9 +71,9 @@ def override(factory: Any, replacement: Any, /) -> Any:
 
     That holds on every loop and in every thread, with values of their own, even where the factory had made some before;
     ``key=``, ``close=`` and ``valid=`` stay those of the factory. After the block the factory's own values are found again.
-    What the replacement has made is then found no more, and exits: at once on the running loop, at the next turn of each other
-    loop, and what something open still uses after that. Blocks nest, and those of two threads may overlap: the one that began
-    last, and has not ended, decides.
+    Calls then no longer find what the replacement has made. That exits: on the running loop at once, on each other loop at that
+    loop's next turn, and what an open resource still uses after that resource. Blocks nest, and those of two threads may
+    overlap: the one that began last, and has not ended, decides.
 
     ``replacement`` takes the factory's parameters, and makes what the factory makes: in the place of a coroutine function a
     function that returns a coroutine; for `sticky_singleton_acm`, an asynchronous context manager of the same type. For a
@@ -118,14 +118,14 @@ def _without_class(replacement: Callable[..., Any]) -> Callable[..., Any]:
     look_like(of_class, replacement)
     del vars(of_class)["__wrapped__"]
     with suppress(TypeError, ValueError):  # it has no signature that could be read, as some that are written in C
-        parameters = inspect.signature(replacement).parameters.values()
+        parameters = signature(replacement).parameters.values()
         first = inspect.Parameter("_cls", inspect.Parameter.POSITIONAL_ONLY)
         vars(of_class)["__signature__"] = inspect.Signature([first, *parameters])
     return of_class
 
 
 def _coroutine_function(replacement: Callable[..., Any], factory: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a coroutine function that does the same; the replacement itself if it is one, and no wrapped one."""
+    """Return the replacement if it is a coroutine function that is not wrapped; else one that returns the same as it does."""
     if inspect.iscoroutinefunction(replacement) and cell_of(replacement) is None:
         return replacement
 

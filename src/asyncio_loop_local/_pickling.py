@@ -30,8 +30,9 @@ class PicklesByIdentity:
                 _by_id[self._pickle_id] = self
         return _find_or_create, (type(self), self._pickle_id), self.__getstate__()
 
-    def __setstate__(self, state: tuple[None, dict[str, Any]]) -> None:
-        attributes = state[1]  # with _pickle_id among them, so only the first arrival sets them
+    def __setstate__(self, state: tuple[dict[str, Any] | None, dict[str, Any]]) -> None:
+        of_subclass, of_slots = state
+        attributes = {**(of_subclass or {}), **of_slots}  # with _pickle_id among them, so only the first arrival sets them
         with _lock:
             if not hasattr(self, "_pickle_id"):
                 for name, value in attributes.items():

@@ -29,7 +29,7 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
     way out. Of two releases at a time, both wait for the same exit; a resource that is being entered is waited for, and
     exited then. If this is cancelled, the exit goes on by itself. Other loops keep theirs.
 
-    :returns: whether there was anything. What there was is no longer found, also if its exit has failed.
+    :returns: whether there was a value. It is forgotten, also if its exit has failed.
     :raises TypeError: if ``factory`` was not made by `singleton` or `sticky_singleton_acm`, or an argument can be no part of
         a key.
     :raises RuntimeError: if no event loop is running; if a resource is still in use by another one that is open, which is
@@ -59,9 +59,10 @@ async def release(factory: Callable[P, object], /, *args: P.args, **kwargs: P.kw
 async def release_all(factory: Callable[..., object], /) -> int:
     """Forget everything that a wrapped factory has made on the running loop, and exit what was entered, or has to be closed.
 
-    Calls made meanwhile get new values. The exits run one after the other, newest first, but none before those of the others
-    that use it; all of them run, also if some fail. Of two at a time, both wait for the same exits; so does a `release`. If this
-    is cancelled, the exit in progress and all others go on by themselves. Other loops keep theirs.
+    From its first step on, neither a new call nor what a call has given before gives one of these values. The exits run one
+    after the other, newest first, and each after those of the values of this factory that use it; all of them run, also if some
+    fail. Of two at a time, both wait for the same exits; so does a `release`. If this is cancelled, the exit in progress and
+    all others go on by themselves. Other loops keep theirs.
 
     :returns: how many values it has forgotten, or has seen on their way out.
     :raises TypeError: if ``factory`` was not made by `singleton` or `sticky_singleton_acm`, or is bound to an instance.
@@ -96,6 +97,7 @@ async def release_all(factory: Callable[..., object], /) -> int:
             for entry in entries:
                 if entry.resource is not None:
                     cache.releasing[entry.key] = entry.resource
+                    entry.resource.invalidate()  # what calls have given, and somebody has kept, no longer gives the value either
                 entry.invalidate()
             while remaining:
                 resource = _next_to_exit(remaining)

@@ -96,7 +96,7 @@ class Unpublished:
 
 
 class EndedMeanwhile(Exception):
-    """The resource that a caller has found has been exited before the caller could wait for it: it has to look again."""
+    """The resource began to exit before the caller, who had found it, could wait for it: the caller has to look again."""
 
 
 class Resource(LoopBound, Generic[T]):
@@ -129,7 +129,7 @@ class Resource(LoopBound, Generic[T]):
             self.acquired_by(user)
 
     def run_factory(self, make: Callable[[], V]) -> V:
-        """Run what makes it, in its own context: what that acquires, or starts, is its own."""
+        """Call its factory, in its own context: resources that the factory acquires, and tasks that it starts, are its own."""
         try:
             with self.exits.undisturbed():
                 return self.context.run(make)
@@ -234,7 +234,7 @@ class Resource(LoopBound, Generic[T]):
         hold = self._hold
         if hold is None:
             super().begin_exit(at_once=at_once)
-        elif self._close():
+        elif self._take_out():
             if hold.done():
                 return  # its task has been cancelled, and goes on by itself
             if at_once:
@@ -262,7 +262,7 @@ class Resource(LoopBound, Generic[T]):
 
     @property
     def _was_entered(self) -> bool:
-        """Also if nobody could be told, for want of memory."""
+        """Whether `__aenter__` has returned, also if there was no memory to publish the value."""
         return self._hold is not None or self.since is not None
 
     def _log(self, message: str) -> None:
@@ -285,8 +285,8 @@ class Resource(LoopBound, Generic[T]):
     def _begin_enter(self) -> None:
         self.exits.remove(self)
         self.serial = 0
-        # Not in the stack of another one that is being entered, since how long a chain of them is has no limit; nor where an
-        # error is being handled, which its code would see.
+        # Not within a resource's code, since a long chain of enters would overflow the stack; nor where an error is being
+        # handled, which its code would find in its context.
         at_once = running_node() is None and sys.exception() is None
         try:
             self.run_task(self._live(cast("ACM[T]", self.acm)), at_once=at_once)
@@ -301,7 +301,7 @@ class Resource(LoopBound, Generic[T]):
         cause: BaseException | None = None
         try:
             try:
-                hold = self.exits.loop.create_future()  # first: nothing between the enter and the exit may fail
+                hold = self.exits.loop.create_future()  # first: once it is entered, nothing may fail before its exit is sure
                 value = await type(acm).__aenter__(acm)
             except BaseException as error:
                 self.raise_if_lost(error)
@@ -323,12 +323,12 @@ class Resource(LoopBound, Generic[T]):
                 await hold
             except BaseException as error:
                 self.raise_if_lost(error)
-                if self._close():
-                    if self._enter_waiters:  # no memory, or Ctrl-C, before all who wait had the value
+                if self._take_out():
+                    if self._enter_waiters:  # no memory, or Ctrl-C, before all waiting tasks were woken
                         self._notify_failure(error)
                     else:
                         cause = error
-                elif self.state in BEING_ENTERED:  # the same, before it was open
+                elif self.state in BEING_ENTERED:  # the same, before its state was OPEN
                     self._fail(error)
             await self.finish(cause)
         finally:
@@ -365,7 +365,8 @@ class Resource(LoopBound, Generic[T]):
         :returns: whether anybody waited.
         """
         before = self.happens(FAIL)
-        was_cancelled = before in (ABANDONED, ENTER_INTERRUPTED) and isinstance(error, asyncio.CancelledError)
+        # None: a second Ctrl-C has ended it.
+        was_cancelled = before in (ABANDONED, ENTER_INTERRUPTED, None) and isinstance(error, asyncio.CancelledError)
         self.invalidate()
         return not (was_cancelled and not self._enter_waiters) and self._notify_failure(error)
 
@@ -373,8 +374,8 @@ class Resource(LoopBound, Generic[T]):
         report = partial(self.report, "entering {} failed when nobody waited for it any more", error)
         return Failure(error, self.label, report).notify(self._enter_waiters)
 
-    def _close(self) -> bool:
-        """It is about to exit, if it is open: it gives up its place, and nobody finds it any more.
+    def _take_out(self) -> bool:
+        """If it is open, it gives up its place, and nobody finds it any more. Its exit is still to run.
 
         :returns: whether it was open.
         """

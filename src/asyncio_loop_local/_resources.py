@@ -25,7 +25,7 @@ class ResourceInfo:
     state: Literal["entering", "open", "exiting"]
     """Whether it is on its way in, open, or on its way out."""
     since: float | None
-    """When it was entered, in seconds on the loop's clock (``loop.time()``); None while it is being entered."""
+    """When it was entered, in seconds on the loop's clock (``loop.time()``); None if it has not been entered, or could not be."""
     uses: tuple[str, ...]
     """The names of the resources that it has acquired, which will outlive it."""
     tasks: tuple[Task[Any], ...]
@@ -59,25 +59,21 @@ def format_resources() -> str:
     :raises RuntimeError: if no event loop is running.
     """
     visible = list(_visible())
-    by_scope: dict[Exitable, Resource[Any]] = {resource: resource for resource in visible}
     used = {each for resource in visible for each in resource.uses}
-    told: set[Exitable] = set()
+    by_itself: dict[Exitable, Resource[Any]] = {resource: resource for resource in visible}
+    shown: set[Exitable] = set()
     lines: list[str] = []
-
-    def tell(resource: Resource[Any], depth: int) -> None:
-        line = f"{'    ' * depth}{resource.name} ({_state_of(resource)}"
-        if resource in told:
-            lines.append(f"{line}, see above)")
-            return
-        told.add(resource)
-        lines.append(f"{line}{'' if resource.since is None else f' since {resource.since:.3f} s'})")
-        for each in resource.uses:
-            if each in by_scope:
-                tell(by_scope[each], depth + 1)
-
-    for resource in [each for each in visible if each not in used] + visible:
-        if resource not in told:
-            tell(resource, 0)
+    for root in [each for each in visible if each not in used] + visible:
+        to_show = [] if root in shown else [(root, 0)]
+        while to_show:  # without recursion: a chain of resources has no limit
+            resource, depth = to_show.pop()
+            line = f"{'    ' * depth}{resource.name} ({_state_of(resource)}"
+            if resource in shown:
+                lines.append(f"{line}, see above)")
+                continue
+            shown.add(resource)
+            lines.append(f"{line}{'' if resource.since is None else f' since {resource.since:.3f} s'})")
+            to_show += [(by_itself[each], depth + 1) for each in reversed(resource.uses) if each in by_itself]
     return "\n".join(lines)
 
 

@@ -142,7 +142,11 @@ class LoopVar(PicklesByIdentity, Generic[T]):
         :raises LookupError: if there is no value, no default and no factory.
         :raises RuntimeError: if no event loop is running.
         """
-        value = self._find(default)
+        value = default
+        if self._to_close is None:
+            value = storage().get(self, default)
+        elif (held := self._to_close.use(loop_state())) is not None:
+            value = held.value
         if value is not _MISSING:
             return value
         if self._factory is not None:
@@ -157,12 +161,13 @@ class LoopVar(PicklesByIdentity, Generic[T]):
     def set(self, value: T) -> Token[T]:
         """Set the variable's value on the running loop, for all its tasks, until the loop ends.
 
-        With ``close``, the value before is closed at the loop's next turn, unless it is this one.
+        With ``close``, the value before is closed at the loop's next turn, unless it is this one, or an open resource still uses
+        it; the code that calls this no longer does.
 
         :returns: a token with which `reset` restores the previous value.
         :raises RuntimeError: if no event loop is running.
         """
-        old_value: T | _Missing = self._find(_MISSING)
+        old_value: T | _Missing = self._present()
         if self._to_close is None:
             storage()[self] = value
         elif old_value is not value:
@@ -189,7 +194,7 @@ class LoopVar(PicklesByIdentity, Generic[T]):
             raise ValueError(f"{token!r} was created in a different event loop")
         token._used = True
         if self._to_close is not None:
-            if token._old_value is not self._find(_MISSING):
+            if token._old_value is not self._present():
                 self._to_close.discard(loop_state())
         elif token._old_value is _MISSING:
             values.pop(self, None)
@@ -199,9 +204,9 @@ class LoopVar(PicklesByIdentity, Generic[T]):
     async def aclose(self) -> None:
         """Close the variable's value on every loop, each on its own: here now; on loops that run in other threads, there.
 
-        All of that is awaited. Loops that do not run close theirs when they next run, or at their end. Afterwards the variable
-        can be used as before. Of two tasks that call this at a time, both wait for the same exits. If it is cancelled, the
-        exits go on by themselves. Without ``close``, it does nothing.
+        All of that is awaited. A loop that does not run closes its value at its end. What an open resource still uses is closed
+        all the same. Afterwards the variable can be used as before. Of two tasks that call this at a time, both wait for the
+        same exits. If it is cancelled, the exits go on by themselves. Without ``close``, it does nothing.
 
         :raises ExceptionGroup: after the last exit, with the errors of all exits, each with a note of whose it is.
         :raises RuntimeError: if no event loop is running, or if this is called from inside a resource for which the exit waits.
@@ -209,11 +214,11 @@ class LoopVar(PicklesByIdentity, Generic[T]):
         if self._to_close is not None:
             await self._to_close.aclose()
 
-    def _find(self, default: Any) -> Any:
+    def _present(self) -> T | _Missing:
         if self._to_close is None:
-            return storage().get(self, default)
+            return cast("T | _Missing", storage().get(self, _MISSING))
         held = self._to_close.find(loop_state())
-        return default if held is None else held.value
+        return _MISSING if held is None else held.value
 
     def __repr__(self) -> str:
         """Return the name, and the default or factory if there is one, with secrets masked."""
