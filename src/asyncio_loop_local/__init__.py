@@ -17,18 +17,19 @@ The modules, in layers. Each imports only from the layers below its own; `make c
 ``_resource``                          one asynchronous context manager: its own task enters it, holds it and exits it
 ``_loop_bound``                        anything that ends with its loop: its states, its task and context, its tasks
 ``_exit_order``                        the order in which all that ends
-``_flat_form``                         what the C-level cache is asked for where arguments count by value
-``_wait_graph``, ``_waiters``,         waits that would never end; tasks that wait for one event; Ctrl-C while a loop ends;
-``_interrupt``, ``_process``,          the interpreter's exit, and a fork; what makes two calls the same call
-``_keys``
+``_flat_form``, ``_wait_graph``,       what the C-level cache is asked for where arguments count by value; waits that would
+``_waiters``, ``_interrupt``,          never end; tasks that wait for one event; Ctrl-C while a loop ends; the interpreter's
+``_process``                           exit, and a fork
+``_keys``                              what makes two calls the same call
 ``_names``                             how calls are named in errors and logs
 ``_secrets``, ``_pickling``,           values without their secrets; objects that keep their identity when pickled;
 ``_cpython``, ``_typing``              everything private to CPython; the structural types
 =====================================  ===================================================================================
 
-A call: the function that ``_wrapped_factory.wrapped`` has made looks the value up in the running loop's ``LoopState``. If it
-is not there, ``_keys`` makes the key and ``_sticky`` a ``Resource`` from the factory, and the block waits in
-``Resource.acquire`` until the resource's task has entered it.
+A call: the function that ``_wrapped_factory.wrapped`` has made looks the value up in the running loop's ``LoopState``, first
+by the arguments as they are, then by the key that ``_keys`` makes of them. If it is not there, the factory is called.
+``_singleton`` keeps the result itself, or has ``_closing`` make a ``Resource`` of it that is open at once. ``_sticky`` makes a
+``Resource`` of it, and the block waits in ``Resource.acquire`` until the resource's task has entered it.
 
 The end of a loop: ``LoopState.shutdown_asyncgens``, ``LoopState.close``, ``LoopState.interpreter_exits`` or `aclose` calls
 ``ExitOrder.end_all``. That begins the exit of the newest ``LoopBound`` which nothing open uses; each exit begins the next.

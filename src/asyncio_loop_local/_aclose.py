@@ -26,8 +26,8 @@ async def aclose() -> None:
     If it is cancelled, the exit in progress goes on by itself, and what had not begun ends with the loop.
 
     :raises ExceptionGroup: after the last exit, with all the errors that exits have raised, each with a note of whose it is.
-    :raises RuntimeError: if no event loop is running; if it is called by what it would have to end, from inside a resource, a
-        task of it, or a callback; or by a shared coroutine for which one of those waits.
+    :raises RuntimeError: if no event loop is running; if code of a resource, of a task that it has started, or of a callback
+        calls this; or a shared coroutine for which one of those waits.
     """
     state = attached_state()
     if state is None:

@@ -1,4 +1,4 @@
-"""Values that have a method to close them: each is a resource whose exit calls that."""
+"""Values of factories with a ``close=`` function: each is a resource whose exit calls that."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class _Closing(Generic[T]):
 
 
 class ClosingCoroutine(ReusableCoroutine[T_co]):
-    """What a call of a coroutine function gives whose result is to be closed: each await gives that result."""
+    """The result of a call of a coroutine function with ``close=``: each await gives the value that will be closed."""
 
     __slots__ = ("sticky",)
 

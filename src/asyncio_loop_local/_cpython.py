@@ -1,5 +1,6 @@
-"""Everything private to CPython that the library uses, and everything that differs from one version of it to the next.
+"""What the library uses that is private to CPython, and what differs from one version of it to the next.
 
+Besides this, `_keys` reads flags and sizes of classes, and eager tasks, which are new in 3.12, are made where they are needed.
 Each entry gives the reason. All were checked on CPython 3.11 to 3.15, and ``tests/facts`` has a test of each fact, so that
 a new version of Python says at once which one has changed.
 """
@@ -131,11 +132,11 @@ def _annotations(factory: Any, annotations_of: Callable[[Any], dict[str, Any]]) 
 frozendict: type[Any] | None = getattr(builtins, "frozendict", None)  # from Python 3.15 on
 
 
-# From Python 3.14 on asyncio's C functions and its Python functions each know their own tasks, and no others. The Python class
-# of tasks is what nest_asyncio puts in the place of the C class.
+# From Python 3.14 on asyncio keeps tasks of its C class and of its Python class apart, and so do its C functions and its Python
+# functions. nest_asyncio uses the Python class.
 _CTask: Any = import_module("_asyncio").Task
 _all_in_tasks: Any = tasks
-_python_tasks: Any = _all_in_tasks._current_tasks  # that run, by loop; before Python 3.14 those of either class
+_python_tasks: Any = _all_in_tasks._current_tasks  # the running task by loop; before Python 3.14 of either class
 
 
 def current_task(loop: asyncio.AbstractEventLoop) -> asyncio.Task[Any] | None:
@@ -198,7 +199,7 @@ def wake_at_once(future: asyncio.Future[None], loop: asyncio.AbstractEventLoop) 
     """Set the result of a future, and let the task that waits for it take its next step before this returns.
 
     Public calls can only schedule that step for the loop's next turn, and a turn for each exit makes the end of a loop
-    slower by half. If the waiting task cannot be found in the future, or the running one is none that can be left, it is
+    slower by half. If the future has not exactly one callback, or the running task is not of the C class, the step is
     scheduled as usual.
     """
     waiting: list[tuple[Any, Any]] | None = getattr(future, "_callbacks", None)
@@ -265,7 +266,7 @@ def mark_coroutine_function(function: Any) -> None:
 
 
 def require_stack() -> None:
-    """Raise where a recursion is so deep that entering or exiting might fail midway: some future would never wake its task.
+    """Raise where too few frames are left: an enter or exit that failed midway could leave a task waiting for ever.
 
     :raises RecursionError: before anything has begun.
     """

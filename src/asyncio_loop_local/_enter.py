@@ -25,8 +25,8 @@ async def enter(acm: ACM[T]) -> T:
     tasks that ``acm`` starts live as long as it does, and no runner cancels them before.
 
     :returns: what ``acm.__aenter__`` gives; it can be used until the loop ends, also by tasks that clean up when it does.
-    :raises RuntimeError: if it is needed, while it is being entered, by something that it needs itself; what the tasks need
-        that it starts meanwhile is counted in.
+    :raises RuntimeError: if it is needed, while it is being entered, by something that it needs itself, or that a task needs
+        which it has started meanwhile.
     :raises TypeError: if ``acm`` is no asynchronous context manager.
 
     An error of ``__aenter__`` is raised as it is. If the caller is cancelled, so is the entering.
@@ -50,7 +50,7 @@ async def enter_once(acm: ACM[T]) -> T:
             value: T = running_loop()._asyncio_loop_local.entered_values[id(acm)]
             return value
     except (AttributeError, KeyError):
-        pass  # not from in here, where an error of the enter's own would seem to come from this one
+        pass  # go on after this block: in it, an error of the enter's own would have this one as its context
     while True:
         resource = _resource_of(acm)
         try:

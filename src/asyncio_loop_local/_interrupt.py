@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 class CallOnInterrupt:
-    """Lets Ctrl-C call ``interrupt`` on the running loop, where it would raise KeyboardInterrupt in whatever code runs.
+    """Lets Ctrl-C call ``interrupt`` from the loop, instead of raising KeyboardInterrupt in the code that runs.
 
-    KeyboardInterrupt is raised when the block is left; before that only by a second Ctrl-C that comes before the first has
-    been served, which is when the loop is stuck in code that does not await. It changes nothing outside the main thread,
+    KeyboardInterrupt is raised when the block is left. A second Ctrl-C, before the loop has handled the first, raises it at once:
+    the loop is then stuck in code that does not await. It changes nothing outside the main thread,
     or where the user has a handler for the signal.
     """
 

@@ -11,7 +11,8 @@ MADE                   OPENED        OPEN                   a callback is regist
                                                             closed: it takes its place
 STARTED                OPENED        OPEN                   the same: it takes its place anew, as the newest
 ENTERING               OPENED        OPEN                   its value is published; it takes its place, as the newest
-RELEASED               OPENED        OPEN                   the same; it exits at once, or when nothing uses it
+RELEASED               OPENED        OPEN                   who waits gets the value, and nobody else finds it; it exits
+                                                            at once, or when nothing uses it
 ENTER_INTERRUPTED      OPENED        OPEN                   it did not heed Ctrl-C: the end of the loop exits it
 ABANDONED              OPENED        EXITING                it did not heed the cancellation: its exit begins at once
 ENTERING               RELEASE       RELEASED               it will exit as soon as it is open
@@ -41,7 +42,7 @@ RETIRED                END           ENDED                  there is no memory t
 =====================  ============  =====================  =========================================================
 
 From any state a fork leads to FORKED in the child: the parent ends it. When the task for an event cannot be made, for want of
-memory, the state is again what it was before the event.
+memory, the event is undone. What was STARTED then takes a new place, as the newest.
 """
 
 from __future__ import annotations
@@ -167,11 +168,11 @@ class LoopBound(Exitable):
         before = self.state
         if before not in event:
             return None
-        self.state = event[before]  # no call since the look at the state: each may run the collector, and that any code
+        self.state = event[before]  # no call since the state was read: a call may run the collector, and that any code
         return before
 
     def on_exit(self, cause: BaseException | None) -> Awaitable[object] | None:
-        """Exit, or return what is to be awaited for that; ``cause`` is the error of which it died while it was held."""
+        """Exit, or return an awaitable that exits. ``cause``: the error that ended it before its time, if there was one."""
 
     def invalidate(self) -> None:
         """Called when no new caller may find it any more, perhaps more than once."""
@@ -189,14 +190,14 @@ class LoopBound(Exitable):
         self.tasks.pop(task, None)
 
     def start(self) -> None:
-        """Take a place in the order of exits, if its factory has only just begun to make it."""
+        """Take a place in the order of exits, if it has none yet, since its factory is still making it."""
         if self.happens(START):
             self.exits.push(self)
 
     def run_task(self, coroutine: Coroutine[Any, Any, None], *, at_once: bool = False) -> None:
-        """Run a part of its life, in its own context, in the one task in which it has its whole life.
+        """Start its task, in its own context. A resource has one task for enter, hold and exit, anything else one for its exit.
 
-        ``at_once``: up to where it waits for something, before this returns; from Python 3.12 on.
+        ``at_once``: the task takes its first step before this returns; from Python 3.12 on.
         """
         exits = self.exits
         task: asyncio.Task[None] | None = None
@@ -209,7 +210,7 @@ class LoopBound(Exitable):
             else:
                 task = asyncio.Task(coroutine, loop=exits.loop, name=_TASK_NAME, context=self.context)
             hide_task(task)
-        except BaseException:  # no memory, or deep in a recursion: nothing has begun, and it can be tried again
+        except BaseException:  # no memory, or deep in a recursion: the caller undoes the event, and it can be tried again
             exits.in_transition.pop(self, None)
             if task is None:
                 coroutine.close()
@@ -237,7 +238,7 @@ class LoopBound(Exitable):
     def begin_exit(self, *, at_once: bool = False) -> None:
         """Start its exit, if that has not begun; `exit` and the end of the loop wait for it.
 
-        ``at_once``: up to where it waits for something, before this returns, where that can be had.
+        ``at_once``: the exit takes its first step before this returns, where that is possible.
         """
         if before := self.happens(EXIT):
             self.invalidate()  # before its exit runs, whose code would find it
@@ -285,9 +286,10 @@ class LoopBound(Exitable):
                     await asyncio.wait(tasks)
                     await asyncio.sleep(0)  # a task that awaits one of them gets its error first
                     is_waited_for = True
-                except asyncio.CancelledError:  # else a cancellation that its enter or exit has left behind
+                except asyncio.CancelledError:
                     if self.state is not EXITING:
                         return
+                    # else nobody has asked for this: it is left over from its enter or exit
             for task in tasks:
                 if has_unseen_error(task) and (error := task.exception()) is not None:
                     self.report("a task left behind by {} failed", error, task=task)
@@ -324,7 +326,7 @@ class LoopBound(Exitable):
         return self.state is ENDED or self.state is FORKED
 
     def interrupt(self) -> None:
-        """Cancel its enter or exit; the second time, do without it."""
+        """Cancel its enter or exit; the second time, mark it as ended, and no longer wait for its task."""
         if self._task is None:
             return
         if self.state is ENTER_INTERRUPTED or self.state is EXIT_INTERRUPTED:
@@ -349,7 +351,7 @@ class LoopBound(Exitable):
         self.exits.loop.call_exception_handler({"message": message.format(self.label), "exception": error, **more})
 
     def raise_if_lost(self, error: BaseException) -> None:
-        """Raise the `GeneratorExit` that a coroutine gets when its loop was dropped, where nothing can be awaited.
+        """Raise `GeneratorExit` if the loop no longer runs: the coroutine was dropped with its loop, and must not await.
 
         In a forked child, raise any error, above all `SystemExit`.
         """
@@ -368,20 +370,22 @@ def running_loop_bound(exits: ExitOrder) -> LoopBound | None:
     return bound if isinstance(bound, LoopBound) and bound.exits is exits and bound.state is not ENDED else None
 
 
-def refuse_inside(exits: ExitOrder, call: str, wish: str) -> None:
+def refuse_inside(exits: ExitOrder, call: str, action: str) -> None:
     """Raise if the code that runs belongs to something whose end would then have to wait for itself.
+
+    ``action``, for the message: what the call would have to do first.
 
     :raises RuntimeError: with the name of the resource or callback.
     """
     bound = running_loop_bound(exits)
     if bound is not None:
         raise RuntimeError(
-            f"{call} was called from inside {bound.name}, and would have to {wish} first: call it from code that is not its own"
+            f"{call} was called from inside {bound.name}, and would have to {action} first: call it from code that is not its own"
         )
 
 
 def _unexpected_cancellation(name: str, error: BaseException) -> RuntimeError:
-    """Turn the cancellation of an exit that nobody has cancelled into an error: it is no request to the tasks that wait."""
+    """Turn the cancellation of an exit that nobody has cancelled into an error: a task that waits is not cancelled by it."""
     wrapped = RuntimeError(f"the exit of {name} raised CancelledError, though nobody had cancelled it")
     wrapped.__cause__ = error
     return wrapped

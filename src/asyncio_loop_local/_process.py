@@ -32,7 +32,7 @@ class Attached(Protocol):
 
 _attached: dict[int, ref[Attached]] = {}
 when_dropped: list[Callable[[AbstractEventLoop, str], object]] = []  # called with a loop dropped unclosed, and what it held
-_no_loop_yet: list[bool] = [True]  # empty from this process's first loop on
+_no_loop_yet: list[bool] = [True]  # a flag: empty from this process's first loop on
 _of_parent: list[Attached] = []  # kept, so that nothing of the parent's is finalized in the child
 
 

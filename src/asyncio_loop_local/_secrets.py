@@ -26,7 +26,7 @@ def _pattern(source: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
 
 
 # A name is a secret's if it contains one of these parts (however its words are joined) or words,
-# unless its last word says that it is only about a secret.
+# unless its last word shows that the value only describes a secret, as in token_url.
 _SECRET_PARTS = _pattern(
     r"passw|passphrase|passcode|secret|credential|authorization|cookie|bearer|sessionid"
     r"|(?:api|access|private|signing|encryption|account|master|auth|shared|ssh|licen[cs]e|service|app|client|subscription|"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._loop_cache import CacheEntry
 
-_RUNS = 10  # that may be taken away from one who waits; a function that cancels itself would be run for ever
+_RUNS = 10  # begun anew, at most, after others have cancelled one; a function that cancels itself would be run for ever
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -76,7 +76,7 @@ class _Run(WaitNode):
 
 
 class ReusableCoroutine(Coroutine[Any, Any, T_co], CallResult):
-    """A coroutine to whatever takes one, which any number of tasks may await or drive at the same time, any number of times.
+    """Whatever takes a coroutine takes this; any number of tasks may await or drive it at the same time, any number of times.
 
     Each task that drives it, as one does that `asyncio.create_task` makes of it, has a state of its own in it.
     """
@@ -139,7 +139,7 @@ class ReusableCoroutine(Coroutine[Any, Any, T_co], CallResult):
 
 
 class _CoroutineByKey(ReusableCoroutine[T_co]):
-    """What a call gives for which ``key=`` says what counts: this alone keeps the arguments, for when it has to call again."""
+    """The result of a call with ``key=``. This object alone keeps the arguments, for when it has to make the call again."""
 
     __slots__ = ("_call_again", "_coroutine")
 
@@ -152,7 +152,7 @@ class _CoroutineByKey(ReusableCoroutine[T_co]):
         try:
             return (yield from self._coroutine.__await__())
         except ArgumentsNotKept:
-            pass  # not from in here, where an error of the function's own would seem to come from this one
+            pass  # go on after this block: in it, an error of the function's own would have this one as its context
         return (yield from self._call_again().__await__())
 
     def __repr__(self) -> str:
@@ -341,10 +341,10 @@ def first_coroutine(first: Coroutine[Any, Any, T], entry: CacheEntry) -> FirstCo
 
 
 def is_coroutine(value: object, *, or_shared: bool = False) -> bool:
-    """Tell whether asyncio takes a value for a coroutine, be it made by Cython, mypyc or uvloop, and it is nothing besides.
+    """Tell whether a value is a coroutine to asyncio, as those of Cython, mypyc and uvloop are, and is not made for other uses.
 
-    An asynchronous context manager is rather entered than awaited. A shared coroutine may be shared as it is; ``or_shared``:
-    not where what it gives is to be checked, or closed.
+    A generator is not taken for one, and an asynchronous context manager is rather entered than awaited. A shared coroutine may
+    be shared as it is; ``or_shared``: not where what it gives is to be checked, or closed.
     """
     if isinstance(value, ReusableCoroutine):
         return or_shared
@@ -366,5 +366,5 @@ def _driver() -> Task[Any] | None:
 
 
 def _was_taken_away(task: Task[Any]) -> bool:
-    """Whether a run was cancelled while some waited for it: the one whose task it was has ended, and they begin anew."""
+    """Whether others than its awaiters have cancelled a run, as the end of the resource whose code began it: they begin anew."""
     return task.cancelled() and task.cancelling() > 0

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     class _Decorator(Generic[T]):
         """`singleton` that waits for a factory of values which ``close`` and ``valid`` take."""
 
-        @overload  # what takes anything says nothing of the factory, which keeps its overloads
+        @overload  # where ``close`` and ``valid`` take any object, the factory keeps its type, with its overloads
         def __call__(self: _Decorator[object], factory: Callable[P, R], /) -> Callable[P, R]: ...
         @overload
         def __call__(self, factory: ReturnsBoth[P, R, Coroutine[object, Never, T]], /) -> Callable[P, R]: ...
@@ -97,7 +97,7 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = Non
 
     ``close``, sync or async, is called with the value (of a coroutine function: with what it gives) when the loop ends, or at
     `release`, in a task of its own. The value is then a resource like any other: it is listed by `resources`, it is closed
-    in the order of exits, and what has got it in a resource's code is closed before it. The factory runs in the context in which
+    in the order of exits, after each resource whose code has got it. The factory runs in the context in which
     the value will be closed, and the tasks that it starts live as long as the value. What failed has nothing to close.
 
     ``valid`` is called with the value at each later call (of a coroutine function: at each later await). If it returns something

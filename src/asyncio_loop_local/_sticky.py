@@ -34,8 +34,8 @@ def sticky_acm(acm: ACM[T]) -> StickyACM[T]:
     return StickyACM(checked_acm(acm, where="sticky_acm()"))
 
 
-# pyright finds no T for an overloaded factory of ACM[T], but does find what is bound by one. Two overloads that match are
-# ambiguous for mypy where the factory takes Any, so mypy, which alone knows this constant, is spared what pyright needs.
+# pyright cannot infer T from an overloaded factory of ACM[T], but can infer a type variable whose bound is ACM[object]. For mypy
+# the second overload would be ambiguous where the factory takes Any; mypy alone takes this constant to be true.
 MYPY = False
 
 if TYPE_CHECKING and not MYPY:
@@ -77,9 +77,9 @@ if TYPE_CHECKING and not MYPY:
 if TYPE_CHECKING:
 
     class _DecoratorWithValid(Generic[T]):
-        """`sticky_singleton_acm` that waits for a factory of what gives values that ``valid`` takes."""
+        """`sticky_singleton_acm` that waits for its factory; ``valid`` has to take the values that its results give."""
 
-        @overload  # what takes anything says nothing of the factory, which keeps its overloads
+        @overload  # where ``valid`` takes any object, the factory keeps its type, with its overloads
         def __call__(  # pyright: ignore[reportOverlappingOverload]
             self: _DecoratorWithValid[object], factory: Callable[P, ACM[R]], /
         ) -> Callable[P, StickyACM[R]]: ...
@@ -129,10 +129,11 @@ def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None, valid
     wait get the error, and the next call makes and enters a new one; so it is, too, after it has died while it was held.
     Another loop has its own.
 
-    ``valid`` is called with the value at each block that begins, but for the first. If it returns something false, the block
-    gets a new value, as do all that begin afterwards, however many at once. Blocks that hold the old one go on with it; it is
-    exited when the last of them is left, and nothing open uses it any more. An error of ``valid`` is raised by the block, and
-    changes nothing. Where ``valid`` itself runs such a block, that gets the value in question.
+    ``valid`` is called with the value by each block that begins when the value is there already; blocks that wait for its
+    entering do not ask. If it returns something false, the block gets a new value, as do all that begin afterwards, however
+    many at once. Blocks that hold the old one go on with it; it is exited when the last of them is left, and nothing open uses
+    it any more. An error of ``valid`` is raised by the block, and changes nothing. Where ``valid`` itself runs such a block,
+    that gets the value in question.
 
     :raises TypeError: if ``factory``, ``key`` or ``valid`` cannot be called, ``valid`` is a coroutine function, or ``factory`` is
         an async generator function without ``@contextlib.asynccontextmanager``. By the function: if an argument can be no part

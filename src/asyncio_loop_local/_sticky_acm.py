@@ -56,7 +56,7 @@ class StickyACM(Generic[T_co]):
         """Do nothing: it stays entered until its loop ends."""
 
     def __await__(self) -> Generator[Any, Any, T_co]:
-        """Return what a block would get that is left at once: ``value = await make()``."""
+        """Begin a block, leave it at once, and return its value: ``value = await make()``."""
         return self._entered().__await__()
 
     async def _entered(self) -> T_co:
@@ -151,13 +151,13 @@ class StickyCall(StickyACM[T_co], CallResult):
 
 
 class CheckedStickyCall(StickyCall[T_co]):
-    """One whose value is checked by each block that begins: what is no longer good is exited when its last block is left."""
+    """One with ``valid``, which each block asks that begins. A value that is no longer good is exited after its last block."""
 
     __slots__ = ("_blocks", "_elsewhere", "_retired")
 
     def __init__(self, entry: CacheEntry, wrapper: Callable[..., StickyACM[T_co]]) -> None:
         super().__init__(entry, wrapper)
-        self._blocks = 0  # that hold its value, or wait for it
+        self._blocks = 0  # how many hold its value, or wait for it
         self._elsewhere: _BlocksElsewhere = _BlocksElsewhere()
         self._retired: Resource[T_co] | None = None
 
@@ -230,7 +230,7 @@ class CheckedStickyCall(StickyCall[T_co]):
 
 
 class _StickyByKey(StickyACM[T_co]):
-    """What a call gives for which ``key=`` says what counts: this alone keeps the arguments, for when it has to call again."""
+    """The result of a call with ``key=``. This object alone keeps the arguments, for when it has to make the call again."""
 
     __slots__ = ("__weakref__", "_blocks", "_call_again", "_elsewhere", "_sticky")
 
@@ -244,7 +244,7 @@ class _StickyByKey(StickyACM[T_co]):
         try:
             value = await self._sticky.__aenter__()
         except ArgumentsNotKept:
-            pass  # not from in here, where an error of the enter's own would seem to come from this one
+            pass  # go on after this block: in it, an error of the enter's own would have this one as its context
         else:
             self._blocks += 1
             return value
@@ -261,7 +261,7 @@ class _StickyByKey(StickyACM[T_co]):
 
 
 class _BlocksElsewhere(dict["Task[Any] | None", list[StickyACM[Any]]]):
-    """Blocks of one object that hold what a later call has made: that call's object, by the task that runs the block."""
+    """By task: the results of later calls that blocks of one object have entered, since its own value had ended."""
 
     __slots__ = ()
 
@@ -272,10 +272,13 @@ class _BlocksElsewhere(dict["Task[Any] | None", list[StickyACM[Any]]]):
         return value
 
     def leave(self, own_blocks: int, own_loop: AbstractEventLoop) -> StickyACM[Any] | None:
-        """Return the one whose block is left now; None if that is one of the object's own blocks, of which it has so many.
+        """Return the result whose block is left now; None if the block holds the object's own value.
 
-        A task leaves its blocks in the reverse order. A block that another task leaves than has begun it, as that of a generator
-        which was dropped, is taken for an own one; if there is none, for the newest, and rather of a task that has ended.
+        A task leaves its blocks in the reverse order. But a generator that was dropped may leave its block in another task than
+        it has begun it in. Then the block counts as one that holds the object's own value; if there is none such, it is the
+        newest other one, of a task that has ended if possible.
+
+        :param own_blocks: how many blocks hold the object's own value.
         """
         loop = running_loop_or_none() or own_loop  # none runs where a task is dropped that was in a block
         task = current_task(loop)

@@ -28,7 +28,7 @@ class ACM(Protocol[T_co]):
 
 
 class NoFunction:
-    """Nothing is one. In a union with it, a parameter decides no type variable for mypy, and is only checked."""
+    """No object is an instance. From a parameter ``X | NoFunction`` mypy infers no type variable: it only checks the argument."""
 
 
 class Key(Protocol):

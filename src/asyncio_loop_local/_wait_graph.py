@@ -9,7 +9,8 @@ if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Iterable
 
-# The node whose code runs now. It is set in the contexts of resources, callbacks and runs, and so in all copies of these.
+# The node whose code runs now. It is set in the contexts of resources, of callbacks and of runs of shared coroutines, and so in
+# all copies of these.
 current_node: ContextVar[WaitNode | None] = ContextVar("asyncio_loop_local.current_node", default=None)
 running_node = current_node.get  # bound once: looking the method up costs more than calling it
 

@@ -53,10 +53,10 @@ class Waiters(dict[Future[T], None]):
     __slots__ = ()
 
     async def wait(self, loop: AbstractEventLoop, begin: Callable[[], object] | None = None) -> T:
-        """Waits until the next `notify`, to which ``begin`` may lead, and returns what that gives.
+        """Wait for the next `notify`, and return its result.
 
-        ``begin`` runs when this task is already among the waiters. It has to look at the state again: making the future may
-        have run the garbage collector, and with it any code.
+        ``begin`` is called when this task is already among the waiters, and may itself notify them. It has to look at the state
+        again: making the future may have run the garbage collector, and with it any code.
         """
         future: Future[T] = loop.create_future()
         self[future] = None
