@@ -1356,3 +1356,22 @@ def test_a_function_that_cancels_itself_is_not_run_for_ever(run: Run) -> None:
 
     run(main())
     assert len(runs) == 10
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, SystemExit])
+def test_an_error_that_the_loop_raises_is_not_reported_besides(error: type[BaseException], run: Run) -> None:
+    """`KeyboardInterrupt` and `SystemExit` of the function come out of the loop's run; they are in no report of an error."""
+    reports: list[dict[str, Any]] = []
+
+    @singleton
+    async def token() -> None:
+        await asyncio.sleep(0)
+        raise error
+
+    async def main() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+        await token()
+
+    with pytest.raises(error):
+        run(main())
+    assert reports == []

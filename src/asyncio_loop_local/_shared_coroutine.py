@@ -305,9 +305,12 @@ class SharedCoroutine(ReusableCoroutine[T_co]):
         if error is None:
             run.waiters.notify(task)
         else:
+            Failure(error, run.name, partial(self._report, run, task, error)).notify(run.waiters)
+
+    def _report(self, run: _Run, task: Task[T_co], error: BaseException) -> None:
+        if not isinstance(error, (KeyboardInterrupt, SystemExit)):  # which the loop itself has raised out of its run
             message = f"{run.name} failed when nobody waited for it any more"
-            context = {"message": message, "exception": error, "task": task}
-            Failure(error, run.name, partial(self._loop.call_exception_handler, context)).notify(run.waiters)
+            self._loop.call_exception_handler({"message": message, "exception": error, "task": task})
 
 
 class CheckedSharedCoroutine(SharedCoroutine[T_co]):
