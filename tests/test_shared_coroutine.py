@@ -11,12 +11,13 @@ import threading
 import warnings
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 import pytest
 
+import collector
 from asyncio_loop_local import aclose, atexit, enter, release, singleton, sticky_singleton_acm
 from conftest import Run
 
@@ -1375,3 +1376,41 @@ def test_an_error_that_the_loop_raises_is_not_reported_besides(error: type[BaseE
     with pytest.raises(error):
         run(main())
     assert reports == []
+
+
+class AwaitsWhenCollected:
+    """Garbage that the collector alone finds, and that begins to await a coroutine then."""
+
+    def __init__(self, shared: Awaitable[object]) -> None:
+        self._itself = self
+        self._shared = shared
+
+    def __del__(self) -> None:
+        with suppress(RuntimeError, StopIteration):  # it waits for itself, where the function runs; or it is done
+            next(self._shared.__await__())
+
+
+@pytest.mark.parametrize("allocations", range(1, 40))
+def test_the_collector_runs_while_it_is_awaited(allocations: int, run: Run) -> None:
+    """The function runs once, at whichever allocation the collector runs code that awaits the same coroutine."""
+    runs: list[int] = []
+
+    @singleton
+    async def token() -> None:
+        runs.append(1)
+        await asyncio.sleep(0)
+
+    async def main() -> None:
+        shared = token()
+        thresholds = gc.get_threshold()
+        with collector.frozen():
+            AwaitsWhenCollected(shared)
+            gc.set_threshold(allocations)
+            try:
+                await shared
+            finally:
+                gc.set_threshold(*thresholds)
+                gc.collect()
+
+    run(main())
+    assert runs == [1]
