@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import itertools
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
@@ -13,7 +14,18 @@ from typing import Any, Literal, Self
 
 import pytest
 
-from asyncio_loop_local import aclose, atexit, enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
+from asyncio_loop_local import (
+    LoopVar,
+    aclose,
+    atexit,
+    enter,
+    enter_once,
+    release,
+    resources,
+    singleton,
+    sticky_acm,
+    sticky_singleton_acm,
+)
 from asyncio_loop_local._exit_order import Exitable, ExitOrder
 from asyncio_loop_local._loop_state import loop_state
 from lingering import linger
@@ -294,6 +306,65 @@ async def test_a_factory_called_by_an_exit_after_its_resource_has_ended(log: lis
     await factory.use()
     log.clear()
     return [*exits("0"), *enters("1"), *exits("older", "1")]
+
+
+def entered_by_its_exit() -> Callable[[], Awaitable[object]]:
+    @asynccontextmanager
+    async def resource() -> AsyncGenerator[None]:
+        yield
+        await make()
+
+    make = sticky_singleton_acm(resource)
+    return make
+
+
+def made_by_its_closing() -> Callable[[], object]:
+    def make_anew(_: object) -> None:
+        make()
+
+    make = singleton(list[int], close=make_anew)
+    return make
+
+
+def got_by_its_closing() -> Callable[[], object]:
+    def get_anew(_: object) -> None:
+        variable.get()
+
+    variable = LoopVar("variable", factory=list[int], close=get_anew)
+    return variable.get
+
+
+def registered_by_itself() -> Callable[[], object]:
+    def register() -> None:
+        atexit.register(register)
+
+    return register
+
+
+@pytest.mark.parametrize("kind", [entered_by_its_exit, made_by_its_closing, got_by_its_closing, registered_by_itself])
+@on_each_loop
+async def test_exits_that_each_open_the_next_one_come_to_an_end(kind: Callable[[], Callable[[], Any]]) -> None:
+    """A close function that asks for its value anew, in the place of taking what it is given, gets an error: the end comes."""
+    opened = kind()()
+    if inspect.isawaitable(opened):
+        await opened
+    with pytest.raises(ExceptionGroup) as caught:
+        await aclose()
+    [error] = caught.value.exceptions
+    assert "would open something, as the 100 exits before it have done" in str(error)
+    assert not resources()
+
+
+@on_each_loop
+async def test_an_exit_may_open_the_next_one_at_each_release() -> None:
+    """Where not everything is to end, what a close function asks for anew stays open, however often that is done."""
+    make = made_by_its_closing()
+    make()
+    for _ in range(200):
+        assert await release(make)
+        assert len(resources()) == 1
+    with pytest.raises(ExceptionGroup):
+        await aclose()
 
 
 @pytest.mark.parametrize("is_in_task", [False, True])

@@ -60,10 +60,51 @@ _HUNG = """
 """
 
 
-def with_interrupts(*arguments: str, interrupt_at: list[str]) -> list[str]:
+_NEVER_DONE = """
+    import asyncio, sys
+    from asyncio_loop_local import singleton
+    import uvloop
+
+    class Client:
+        pass
+
+    async def close(client):
+        try:
+            if "later" in sys.argv:
+                asyncio.get_running_loop().call_soon(client_for)
+                await asyncio.sleep(0)
+            else:
+                client_for()
+        except RuntimeError as error:
+            print(error)
+            return
+        print("close", flush=True)
+        await asyncio.Event().wait()
+
+    client_for = singleton(Client, close=close)
+
+    async def main():
+        asyncio.get_running_loop().set_exception_handler(lambda _, context: print("error", flush=True))
+        client_for()
+
+    def by_hand(loop):
+        loop.run_until_complete(main())
+        loop.close()
+
+    try:
+        match sys.argv[1]:
+            case "run": asyncio.run(main())
+            case "uvloop": uvloop.run(main())
+            case "close": by_hand(asyncio.new_event_loop())
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+"""
+
+
+def with_interrupts(*arguments: str, interrupt_at: list[str], program: str = _HUNG) -> list[str]:
     """What the program prints that gets SIGINT each time when it has printed one of these lines."""
     process = subprocess.Popen(
-        [sys.executable, "-W", "error", "-c", textwrap.dedent(_HUNG), *arguments],
+        [sys.executable, "-W", "error", "-c", textwrap.dedent(program), *arguments],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -100,3 +141,15 @@ def test_ctrl_c_gets_the_user_out_of_a_hung_exit(end: str, opened: str, stubborn
         *("exit 1", "exited 1"),
         "interrupted",
     ]
+
+
+@pytest.mark.parametrize("end", ["run", "uvloop", "close"])
+@pytest.mark.parametrize("when", ["at once", "later"])
+def test_ctrl_c_gets_the_user_out_of_exits_that_each_open_the_next_one(end: str, when: str) -> None:
+    """Nothing more is opened once Ctrl-C has come during the exit of something that was itself opened by an exit."""
+    lines = with_interrupts(end, when, interrupt_at=["close"], program=_NEVER_DONE)
+    refused = "nothing more is opened while everything on this loop ends: "
+    assert [line.partition("Ctrl-C")[0] for line in lines] in (
+        ["close", "close", refused, "interrupted"],
+        ["close", "close", "error", "close", "interrupted"],
+    )

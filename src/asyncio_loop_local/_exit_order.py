@@ -96,12 +96,14 @@ class ExitOrder:
         "_at_once_up_to",
         "_close_waiters",
         "_newest",
+        "_newest_before_end",
         "_open",
         "_ready",
         "exiting_now",
         "in_transition",
         "is_choosing",
         "loop",
+        "opens_no_more",
     )
 
     def __init__(self, loop: AbstractEventLoop) -> None:
@@ -113,11 +115,18 @@ class ExitOrder:
         # While everything is to end: what may end now, newest first, each with the users to ignore, which are of the same cycle.
         self._ready: list[tuple[int, frozenset[Exitable]]] | None = None
         self._close_waiters: Waiters[Failure | None] = Waiters()  # the tasks that wait for everything to end
+        self._newest_before_end = 0
+        self.opens_no_more = False  # exits would go on opening others, and Ctrl-C came
         self._at_once_up_to = 0  # exits up to this serial may run synchronously, when no user task is left to starve; 0: none
         self.is_choosing = False  # while the next exit is chosen, and in an `undisturbed` block: then no exit begins
 
     def __bool__(self) -> bool:
         return bool(self._open or self.in_transition or self.exiting_now)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a task waits for everything to end."""
+        return bool(self._close_waiters)
 
     def __iter__(self) -> Iterator[Exitable]:
         """Everything, oldest first; what is being entered comes last."""
@@ -181,6 +190,7 @@ class ExitOrder:
         :returns: the `KeyboardInterrupt` or `SystemExit` that an exit raised, if one did, after all others have run.
         """
         fatal: BaseException | None = None
+        self._newest_before_end = self._newest
         self._at_once_up_to = self._newest if at_once else 0
         try:
             while self:
@@ -192,6 +202,7 @@ class ExitOrder:
                 else:
                     on_failure(failure)
                 del failure  # the traceback of its error may lead to this frame
+            self.opens_no_more = False
         finally:
             self._at_once_up_to = 0
             if not self._close_waiters:
@@ -199,7 +210,13 @@ class ExitOrder:
         return fatal
 
     def interrupt(self) -> None:
-        """Cancel the exit in progress, or else all that the next exit waits for; the second time, no longer wait for it."""
+        """Cancel the exit in progress, or else all that the next exit waits for; the second time, no longer wait for it.
+
+        If that exit is of something that was opened only while everything ends, by another exit perhaps, and so on for ever,
+        nothing more is opened.
+        """
+        if self.exiting_now is not None and self.exiting_now.serial > self._newest_before_end:
+            self.opens_no_more = True
         for bound in list(self.in_transition) if self.exiting_now is None else [self.exiting_now]:
             bound.interrupt()
 

@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from ._exit_order import ExitOrder
 
 _TASK_NAME = "asyncio_loop_local"
+_OPENED_BY_EXITS = 100  # one by the exit of the other, while everything ends
 
 
 class State(Enum):
@@ -123,10 +124,11 @@ FORK = Event(dict.fromkeys(State, FORKED))
 class LoopBound(Exitable):
     """Lives from its making to the end of its exit. All its code runs in one context, a copy of its maker's."""
 
-    __slots__ = ("_exit_waiters", "_task", "context", "exits", "state", "tasks")
+    __slots__ = ("_depth", "_exit_waiters", "_task", "context", "exits", "state", "tasks")
 
     def __init__(self, exits: ExitOrder) -> None:
         super().__init__()
+        self._depth = _depth_of_next(exits)
         self.exits = exits
         self.state = MADE
         self.context = copy_context()
@@ -368,6 +370,31 @@ def running_loop_bound(exits: ExitOrder) -> LoopBound | None:
     node = running_node()
     bound = None if node is None else node.owner
     return bound if isinstance(bound, LoopBound) and bound.exits is exits and bound.state is not ENDED else None
+
+
+def _depth_of_next(exits: ExitOrder) -> int:
+    """Return how many exits, while everything ends, have each opened the next one, up to what is made now.
+
+    :raises RuntimeError: if there are so many that this would never end; or if Ctrl-C has put an end to it.
+    """
+    if not exits.is_ending:
+        return 0
+    if exits.opens_no_more:
+        raise RuntimeError(
+            "nothing more is opened while everything on this loop ends: Ctrl-C came in the exit of something that had been "
+            "opened only meanwhile"
+        )
+    maker = running_loop_bound(exits)
+    if maker is None:
+        return 0
+    depth = maker._depth + (maker.state in BEING_EXITED)
+    if depth > _OPENED_BY_EXITS:
+        raise RuntimeError(
+            f"the exit of {maker.label} would open something, as the {_OPENED_BY_EXITS} exits before it have done, each of what "
+            f"the one before had opened, and so the end would never come: let an exit use what it has, and a close function the "
+            f"value that it is given, and not ask for another"
+        )
+    return depth
 
 
 def refuse_inside(exits: ExitOrder, call: str, action: str) -> None:

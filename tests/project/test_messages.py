@@ -39,6 +39,7 @@ from asyncio_loop_local import (
     sticky_singleton_acm,
     storage,
 )
+from asyncio_loop_local._loop_state import loop_state
 from asyncio_loop_local._waiters import Waiters
 from programs import run_python
 
@@ -398,6 +399,32 @@ async def two_resources_that_need_each_other() -> None:
 @case
 async def aclose_from_a_callback() -> None:
     atexit.register(aclose)
+    try:
+        await aclose()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+@case
+async def exits_that_each_open_the_next_one() -> None:
+    def close(_: list[int]) -> None:
+        make()
+
+    make = any_singleton(list, close=close)
+    make()
+    try:
+        await aclose()
+    except ExceptionGroup as group:
+        raise group.exceptions[0] from None
+
+
+@case
+async def an_exit_that_opens_something_after_ctrl_c() -> None:
+    def second() -> None:
+        loop_state().exits.interrupt()  # as Ctrl-C does
+        atexit.register(print)
+
+    atexit.register(atexit.register, second)
     try:
         await aclose()
     except ExceptionGroup as group:
