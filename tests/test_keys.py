@@ -19,7 +19,7 @@ from decimal import Decimal
 from enum import IntEnum, StrEnum
 from fractions import Fraction
 from types import SimpleNamespace
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import aiohttp
 import attrs
@@ -35,6 +35,8 @@ from werkzeug.datastructures import MultiDict
 from asyncio_loop_local import _cpython, _keys, aclose, release, singleton, sticky_singleton_acm
 from conftest import Run
 from key_counts import COUNTS, Count, Written, call, on_a_loop
+
+T = TypeVar("T")
 
 generated = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
@@ -81,6 +83,10 @@ class Client(nullcontext[None]):
         return nullcontext()
 
 
+class ClientOf(Client, Generic[T]):
+    """One of many types of clients."""
+
+
 # Arguments by position, by name, or left out.
 
 FORMS: dict[str, tuple[Callable[..., Any], int, list[Written]]] = {
@@ -113,6 +119,16 @@ FORMS: dict[str, tuple[Callable[..., Any], int, list[Written]]] = {
     "defaults of both count": (strict, 4, [call(1, c=3), call(1, 3, c=3), call(1, c=4), call(1, c=3, d=3)]),
     "a positional-only name in **kwargs": (sharing, 4, [call(1), call(1, a=1), call(1, a=2), call(2, a=1)]),
     "a class": (Client, 2, [call("h"), call(host="h"), call("h", 80), call("h", 81)]),
+    "a class with type arguments": (ClientOf[int], 2, [call("h"), call(host="h"), call("h", 80), call("h", 81)]),
+    "a class of the standard library with type arguments": (
+        nullcontext[int],
+        2,
+        [call(), call(None), call(enter_result=None), call(1)],
+    ),
+    "a partial of a class with type arguments": (
+        *(functools.partial(ClientOf[int], port=80), 2),
+        [call("h"), call(host="h"), call("h", port=80), call("h", port=81)],
+    ),
     "a partial by name": (
         *(functools.partial(Client, port=80), 2),
         [call("h"), call(host="h"), call("h", port=80), call("h", port=81)],
@@ -445,7 +461,32 @@ class Cached:
         return 2 * self.value
 
 
-def read(cached: Cached) -> Cached:
+@attrs.define
+class CachedInSlot:
+    value: int
+
+    @functools.cached_property
+    def twice(self) -> int:
+        return 2 * self.value
+
+
+@attrs.define
+class CachedInSlots(CachedInSlot):
+    more: int = 0
+
+    @functools.cached_property
+    def thrice(self) -> int:
+        return self.twice + self.value
+
+    def read(self) -> CachedInSlots:
+        assert self.thrice == 3 * self.value
+        return self
+
+
+AnyCached = TypeVar("AnyCached", Cached, CachedInSlot)
+
+
+def read(cached: AnyCached) -> AnyCached:
     assert cached.twice == 2 * cached.value
     return cached
 
@@ -461,6 +502,10 @@ SAME: dict[str, tuple[int, list[Any]]] = {
     "minus zero is zero": (1, [0.0, -0.0]),
     "which fields of a model were given": (2, [Model(value=1), Model(value=1, more=0), Model(value=1, more=1)]),
     "values of functools.cached_property": (2, [read(Cached(1)), Cached(1), Cached(2)]),
+    "values of functools.cached_property in slots": (2, [read(CachedInSlot(1)), CachedInSlot(1), CachedInSlot(2)]),
+    "values of functools.cached_property in slots of two classes": (
+        *(3, [CachedInSlots(1).read(), CachedInSlots(1), CachedInSlots(2), CachedInSlots(2, 1)]),
+    ),
     "hashable dataclasses": (2, [Frozen("a"), Frozen("a"), Frozen("b")]),
 }
 

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from functools import partial
 from importlib import import_module
 from types import FunctionType, MethodType
-from typing import TYPE_CHECKING, Any, ForwardRef
+from typing import TYPE_CHECKING, Any, ForwardRef, cast, get_origin
 
 if sys.version_info >= (3, 14):
     import annotationlib
@@ -51,15 +51,25 @@ def signature(factory: Callable[..., Any]) -> inspect.Signature:
     """Return the signature of a callable, and leave its annotations unevaluated.
 
     From Python 3.14 on `inspect.signature` evaluates them, which raises for names that are imported ``if TYPE_CHECKING``. As
-    strings it tries so too, which loads what is imported lazily. So it gets functions without annotations.
+    strings it tries so too, which loads what is imported lazily. So it gets functions without annotations. Of a class with type
+    arguments, as ``Queue[int]``, it reads no parameters, or fails; so it gets the class alone.
 
     :raises TypeError, ValueError: as `inspect.signature`.
     """
+    factory = _without_type_arguments(factory)
     if sys.version_info >= (3, 14):
         found = inspect.signature(_without_annotations(factory), annotation_format=annotationlib.Format.STRING)
     else:
         found = inspect.signature(factory)
     return found
+
+
+def _without_type_arguments(factory: Any) -> Any:
+    while get_origin(factory) is not None:
+        factory = factory.__origin__
+    if type(factory) is not functools.partial or get_origin(factory.func) is None:
+        return cast("Any", factory)
+    return functools.partial(_without_type_arguments(factory.func), *factory.args, **factory.keywords)
 
 
 def _without_annotations(factory: Any) -> Any:

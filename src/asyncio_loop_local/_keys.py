@@ -165,6 +165,12 @@ def _has_hidden_fields(kind: type) -> bool:
     return base is not None and kind.__basicsize__ > base.__basicsize__ + slots * _POINTER
 
 
+def _is_for_cached_property(kind: type, slot: str) -> bool:
+    """Whether attrs has given its class this slot for the value of a `functools.cached_property`, with a ``__getattr__``."""
+    fields: Iterable[Any] | None = vars(kind).get("__attrs_attrs__")
+    return fields is not None and "__getattr__" in vars(kind) and all(slot != each.name for each in fields)
+
+
 class KnownClass:
     """Facts about a class whose instances count by value, found once. The class is not kept alive."""
 
@@ -178,7 +184,7 @@ class KnownClass:
             (place, name)
             for place, base in enumerate(kind.__mro__)
             for name, slot in vars(base).items()
-            if type(slot) is MemberDescriptorType and name not in _IGNORED_SLOTS
+            if type(slot) is MemberDescriptorType and name not in _IGNORED_SLOTS and not _is_for_cached_property(base, name)
         ]
         self.fields: Any = None  # what `_flat_form` knows besides
         self.flat_form: Callable[[Any], tuple[Any, ...]] = _snapshot_alone
