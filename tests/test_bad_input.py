@@ -7,11 +7,13 @@ import gc
 from array import array
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any
 
 import pytest
 
 from asyncio_loop_local import (
+    LoopVar,
     StickyACM,
     _atexit,
     aclose,
@@ -34,6 +36,7 @@ singleton_any: Callable[..., Any] = singleton
 sticky_singleton_any: Callable[..., Any] = sticky_singleton_acm
 release: Callable[..., Awaitable[bool]] = release_typed
 register: Callable[..., Any] = atexit.register
+variable_any: Callable[..., Any] = LoopVar
 
 
 @pytest.fixture(autouse=True)
@@ -233,6 +236,30 @@ def test_a_key_must_be_callable() -> None:
             with pytest.raises(TypeError, match=r"'key'.*callable") as caught:
                 wrap(acm_function, key=key)
             assert type(key).__name__ in str(caught.value)
+
+
+def test_a_key_must_be_no_coroutine_function() -> None:
+    """A coroutine function as key= would make a new key at each call: it is a TypeError, when the factory is wrapped."""
+    for wrap in (singleton_any, sticky_singleton_any):
+        with pytest.raises(TypeError, match=r"'key' of .* plain function, not a coroutine function"):
+            wrap(acm_function, key=coroutine_function)
+
+
+def test_what_runs_nothing_when_it_is_called_is_refused() -> None:
+    """An async generator function as close=, or as a callback, is a TypeError at once: calling it would close nothing."""
+
+    async def main() -> None:
+        message = "must not be an async generator function, of which a call runs nothing: pass"
+        for use in (
+            partial(singleton_any, acm_function, close=async_generator_function),
+            partial(variable_any, "variable", close=async_generator_function),
+            partial(register, async_generator_function),
+            partial(register, partial(async_generator_function)),
+        ):
+            with pytest.raises(TypeError, match=message):
+                use()
+
+    asyncio.run(main())
 
 
 def test_unknown_arguments_of_decorators_are_refused() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from asyncio import get_running_loop
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -64,11 +65,17 @@ class ClosingCoroutine(ReusableCoroutine[T_co]):
 def check_close(close: object, *, where: str) -> None:
     """Refuse what cannot close a value.
 
-    :raises TypeError: if it cannot be called.
+    :raises TypeError: if it cannot be called, or nothing runs when it is.
     """
-    if not callable(close):
+    is_generator = inspect.isasyncgenfunction(close)
+    if is_generator or not callable(close):
+        wrong = (
+            "not be an async generator function, of which a call runs nothing"
+            if is_generator
+            else f"be callable, not {type(close).__qualname__}"
+        )
         raise TypeError(
-            f"argument 'close' of {where}() must be callable, not {type(close).__qualname__}: "
+            f"argument 'close' of {where}() must {wrong}: "
             f"pass a function of the value, sync or async, as in close=httpx.AsyncClient.aclose"
         )
 

@@ -105,8 +105,9 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = Non
     soon as nothing open uses it. An error of ``valid`` is raised to the caller, and changes nothing. Where ``valid`` itself makes
     the same call, it gets the value in question.
 
-    :raises TypeError: if ``factory``, ``key``, ``close`` or ``valid`` cannot be called, or ``valid`` is a coroutine function. By
-        the function: if an argument can be no part of a key, or if ``valid`` returned an awaitable.
+    :raises TypeError: if ``factory``, ``key``, ``close`` or ``valid`` cannot be called, if ``key`` or ``valid`` is a coroutine
+        function, or ``close`` an async generator function. By the function: if an argument can be no part of a key, or if
+        ``valid`` returned an awaitable.
     :raises RuntimeError: by the function: if no event loop is running, unless it is a coroutine function. By awaiting: if the
         run would wait for itself.
     """

@@ -135,9 +135,10 @@ def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None, valid
     it any more. An error of ``valid`` is raised by the block, and changes nothing. Where ``valid`` itself runs such a block,
     that gets the value in question.
 
-    :raises TypeError: if ``factory``, ``key`` or ``valid`` cannot be called, ``valid`` is a coroutine function, or ``factory`` is
-        an async generator function without ``@contextlib.asynccontextmanager``. By the function: if an argument can be no part
-        of a key, or if the factory returned no asynchronous context manager. By the block: if ``valid`` returned an awaitable.
+    :raises TypeError: if ``factory``, ``key`` or ``valid`` cannot be called, ``key`` or ``valid`` is a coroutine function, or
+        ``factory`` is an async generator function without ``@contextlib.asynccontextmanager``. By the function: if an argument
+        can be no part of a key, or if the factory returned no asynchronous context manager. By the block: if ``valid`` returned
+        an awaitable.
     :raises RuntimeError: by the function: if no event loop is running. By the block: if it is needed, while it is being
         entered, by something that it needs itself.
     """

@@ -102,8 +102,8 @@ class LoopVar(PicklesByIdentity, Generic[T]):
 
         ``close`` is called with each value that was set or made, sync or async; never with the default.
 
-        :raises TypeError: if ``name`` is not a string, if ``factory`` or ``close`` is not callable, or if both ``default`` and
-            ``factory`` are given.
+        :raises TypeError: if ``name`` is not a string, if ``factory`` or ``close`` is not callable, if ``close`` is an async
+            generator function, or if both ``default`` and ``factory`` are given.
         """
         given: Any = name
         if not isinstance(given, str):

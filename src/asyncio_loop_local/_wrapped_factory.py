@@ -238,16 +238,18 @@ def wrapped(
     ``checks_values``: each call of it checks the value that it finds, and notes who gets it.
     ``call_without_loop`` is called in its place where no loop runs, which is an error without it.
 
-    :raises TypeError: if the factory, or the key, cannot be called.
+    :raises TypeError: if the factory, or the key, cannot be called, or the key is a coroutine function.
     """
     if not callable(factory):
         raise TypeError(
             f"argument 'factory' of {where}() must be callable, not {_type_name(factory)}: "
             f"pass a class or a function, and decorate under @classmethod and @property, not over them"
         )
-    if not (key is None or callable(key)):
+    is_coroutine_function = iscoroutinefunction(key)
+    if is_coroutine_function or not (key is None or callable(key)):
+        wrong = "a plain function, not a coroutine function" if is_coroutine_function else f"callable, not {_type_name(key)}"
         raise TypeError(
-            f"argument 'key' of {where}() must be callable, not {_type_name(key)}: "
+            f"argument 'key' of {where}() must be {wrong}: "
             f"pass a function of the call's arguments, which returns what makes two calls the same"
         )
     if not (valid is None or callable(valid)) or iscoroutinefunction(valid):

@@ -51,7 +51,7 @@ def register(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> 
 
     :returns: ``function``, so that this can be used as a decorator.
     :raises RuntimeError: if no event loop is running.
-    :raises TypeError: if ``function`` cannot be called.
+    :raises TypeError: if ``function`` cannot be called, or is an async generator function.
     """
     given: object = function
     if not callable(given):
@@ -59,6 +59,11 @@ def register(function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> 
         if inspect.iscoroutine(given):
             given.close()  # or it would warn that it was never awaited
         raise TypeError(f"argument 'function' of atexit.register() must be callable, not {type(given).__qualname__}: {advice}")
+    if inspect.isasyncgenfunction(function):
+        raise TypeError(
+            "argument 'function' of atexit.register() must not be an async generator function, of which a call runs nothing: "
+            "pass a function without yield, sync or async"
+        )
     _Callback(loop_state().exits, function, args, kwargs)
     return function
 
