@@ -8,6 +8,7 @@ import functools
 import inspect
 import itertools
 import sqlite3
+import sys
 import threading
 import warnings
 from array import array
@@ -83,6 +84,12 @@ class Client(nullcontext[None]):
         return nullcontext()
 
 
+class Static:
+    @staticmethod
+    def __call__(host: str, port: int = 80) -> nullcontext[None]:
+        return nullcontext()
+
+
 class ClientOf(Client, Generic[T]):
     """One of many types of clients."""
 
@@ -139,6 +146,17 @@ FORMS: dict[str, tuple[Callable[..., Any], int, list[Written]]] = {
 }
 
 
+if sys.version_info >= (3, 14):  # in some versions before, inspect finds other parameters
+
+    @warnings.deprecated("use Client")
+    class OldClient(Client):
+        """Its ``__new__`` takes anything."""
+
+    FORMS["a deprecated class"] = (OldClient, *FORMS["a class"][1:])
+    FORMS["an object with a static __call__"] = (Static(), *FORMS["a class"][1:])
+
+
+@pytest.mark.filterwarnings("ignore:use Client:DeprecationWarning")
 @pytest.mark.parametrize(("factory", "number", "calls"), FORMS.values(), ids=list(FORMS))
 def test_a_call_is_the_same_however_it_is_written(
     count: Count, factory: Callable[..., Any], number: int, calls: list[Written]

@@ -89,7 +89,7 @@ def _without_annotations(factory: Any) -> Any:
         constructor = None if type(factory).__call__ is not type.__call__ else _constructor_of(factory)
         return factory if constructor is None else MethodType(_without_annotations(constructor), factory)
     kind: Any = factory.__class__
-    call = getattr(kind, "__call__", None)  # noqa: B004  # the function is needed, not whether there is one
+    call = inspect.getattr_static(kind, "__call__", None)  # which may be static
     is_plain = isinstance(call, FunctionType) and not hasattr(factory, "__signature__")
     return MethodType(_without_annotations(call), factory) if is_plain else factory
 
@@ -104,9 +104,13 @@ def _constructor_of(kind: type) -> FunctionType | None:
     if any("__signature__" in vars(base) for base in kind.__mro__):
         return None
     for base in kind.__mro__:
-        if (found := vars(base).get("__new__") or vars(base).get("__init__")) is not None:
+        for name in ("__new__", "__init__"):
+            found = vars(base).get(name)
             function = getattr(found, "__func__", found)
-            return function if isinstance(function, FunctionType) else None
+            if name == "__new__" and not isinstance(inspect.unwrap(cast("Any", function)), FunctionType):
+                continue  # it wraps `object.__new__`, as that of ``@warnings.deprecated`` does
+            if function is not None:
+                return function if isinstance(function, FunctionType) else None
     return None
 
 
