@@ -16,7 +16,7 @@ from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import attrs
 import httpx
@@ -129,6 +129,8 @@ NOT_SECRET: list[tuple[object, str]] = [
     ([["host", "db"], ["port", "80"]], "[['host', 'db'], ['port', '80']]"),
     ("serve --port 80 --max-tokens 100", "'serve --port 80 --max-tokens 100'"),
     ("postgresql://db1:5432,db2:5432/app", "'postgresql://db1:5432,db2:5432/app'"),
+    ("npm_config_registry_of_all hf_transformers_cache_folder", "'npm_config_registry_of_all hf_transformers_cache_folder'"),
+    ("at 12:30 to me@example.org", "'at 12:30 to me@example.org'"),
     (Hidden("hunter2"), "Hidden(7 characters)"),
     (Color.RED, "<Color.RED: 'red'>"),
     ([Hidden("a"), {Color.RED: Hidden("b")}], "[Hidden(1 characters), {<Color.RED: 'red'>: Hidden(1 characters)}]"),
@@ -150,7 +152,13 @@ NAMES = """
     aws_secret_access_key secrets otp pin api_key apikey apiKey API_KEY APIKey X-Api-Key access_key AccountKey
     SharedAccessKey ssh_key private_key signing_key encryption_key master_key session_key license_key
     Ocp-Apim-Subscription-Key auth basic_auth proxy_auth Authorization proxy-authorization authorization_header bearer cookie
-    Set-Cookie cookies credentials creds jwt session_id signature sas
+    Set-Cookie cookies credentials creds jwt session_id signature sas supabase_key hmac_key FERNET_KEY mnemonic nkeys_seed
+    nkeys_seed_str
+"""
+
+
+TOKENS = """
+    github_pat_ glpat- sk-proj- xoxb- xapp-1- sk_live_ rk_test_ hf_ gsk_ npm_ whsec_ sb_secret_ dop_v1_ pypi-AgEI AIza ya29. SG.
 """
 
 
@@ -232,6 +240,8 @@ LEAKS: dict[str, Callable[[str], object]] = {
     "url in a repr": lambda s: Said(f"<Pool db.example.org 'mysql://app:{s}@db'>"),
     "deep": lambda s: [[[[[[{"host": "db.example.org", "password": [s]}]]]]]],
     "known token": lambda s: f"db.example.org ghp_{s}{s}",
+    "known tokens": lambda s: [f"db.example.org {start}{s}{s}7" for start in TOKENS.split()],
+    "url that was split": lambda s: urlsplit(f"redis://:{s}@db.example.org"),
     "private key": lambda s: f"db.example.org -----BEGIN RSA PRIVATE KEY-----\n{s}\n{s}\n-----END RSA PRIVATE KEY-----",
     "private key cut short": lambda s: f"db.example.org -----BEGIN PRIVATE KEY-----\n{s}\n{s}",
     "url with quotes and brackets": lambda s: f"postgresql://app:{s}'),{s}@db.example.org/app",

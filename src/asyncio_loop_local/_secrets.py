@@ -28,9 +28,9 @@ def _pattern(source: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
 # A name is a secret's if it contains one of these parts (however its words are joined) or words,
 # unless its last word shows that the value only describes a secret, as in token_url.
 _SECRET_PARTS = _pattern(
-    r"passw|passphrase|passcode|secret|credential|authorization|cookie|bearer|sessionid"
+    r"passw|passphrase|passcode|secret|credential|authorization|cookie|bearer|sessionid|mnemonic|nkeysseed"
     r"|(?:api|access|private|signing|encryption|account|master|auth|shared|ssh|licen[cs]e|service|app|client|subscription|"
-    r"session|deploy|storage)key"
+    r"session|deploy|storage|supabase|fernet|hmac)key"
 )
 _SECRET_WORDS = frozenset({"token", "auth", "pwd", "pw", "pass", "cred", "creds", "jwt", "otp", "pin", "sig", "signature", "sas"})
 _ABOUT_SECRETS = frozenset(
@@ -56,8 +56,9 @@ _LOGIN = _pattern(r"(?P<user>[^:?#]*):(?!\d{1,5}(?:[/?#]|\Z))(?:[^?#]*@|.*@)|[^/
 _QUERY_KEY = _pattern(r"(?<=[?&]key=)[^&#'\"]*")
 _OPTION = _pattern(r"(?P<option>(?<![\w-])--(?P<name>[\w-]{1,100})\s{1,3})(?P<value>[^\s-]\S*)")
 _FORMS = (
-    (_pattern(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{1,64}):[^\s:@/'\"]+@"), rf"\g<user>:{_MASK}@"),
-    (_pattern(r"\b(?:gh[opsur]_|github_pat_|glpat-|sk-|xox[abeprs]-|AKIA|eyJ)[\w.-]{12,}"), _MASK),
+    (_pattern(r"(?<![\w.+/@:-])(?P<user>[\w.+-]{0,64}):[^\s:@/'\"]+@"), rf"\g<user>:{_MASK}@"),
+    (_pattern(r"\b(?:gh[opsur]_|github_pat_|glpat-|sk-|xox[abeprs]-|xapp-\d|AKIA|eyJ|[rs]k_(?:live|test)_)[\w.-]{12,}"), _MASK),
+    (_pattern(r"\b(?:hf_|gsk_|npm_|whsec_|sb_secret_|dop_v1_|pypi-Ag|AIza|ya29\.|SG\.)(?=[\w.-]{0,99}\d)[\w.-]{20,}"), _MASK),
     (_pattern(r"(?s)(?<=-----BEGIN )[A-Z ]{0,40}PRIVATE KEY-----(?:(?!-----END).)*"), _MASK),
 )
 _SCHEME_AND_TOKEN = _pattern(r"(?P<scheme>\b(?:[Bb]earer|BEARER)\s{1,3}|\b[Bb]asic\s{1,3}(?=[^\s'\",]{0,400}[A-Z\d=]))[^\s'\",]+")
