@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import shutil
+import sys
 import textwrap
 import unittest
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
 import uvloop
 
+import asyncio_loop_local
 from asyncio_loop_local import aclose, atexit, enter, enter_once, singleton, sticky_singleton_acm, storage
 from conftest import LOOPS, RUNS, Run
 from lingering import begin_to_linger
@@ -333,6 +338,52 @@ def test_a_closed_loop_has_what_it_had_before(new_loop: NewLoop) -> None:
     assert {name: value for name, value in vars(loop).items() if name in dir(asyncio.AbstractEventLoop)} == {
         "get_task_factory": mine
     }
+    assert not [name for name in vars(loop) if "loop_local" in name]
+
+
+@pytest.fixture
+def second_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The package once more, under another name, as an SDK has it that vendors it."""
+    name = "vendored_loop_local"
+    shutil.copytree(Path(asyncio_loop_local.__file__).parent, tmp_path / name)
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    yield importlib.import_module(name)
+    for module in [each for each in sys.modules if each.partition(".")[0] == name]:
+        del sys.modules[module]
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+def test_two_copies_of_the_library_on_one_loop(second_copy: Any, new_loop: NewLoop, is_first: bool) -> None:
+    """Each has its own resources there, and ends them before their tasks, whichever copy was the first to use the loop."""
+    log: list[str] = []
+    copies = [asyncio_loop_local, second_copy]
+
+    def factory_of(copy: Any) -> Callable[[], Any]:
+        @asynccontextmanager
+        async def resource() -> AsyncGenerator[str]:
+            async with asyncio.TaskGroup() as group:
+                task = group.create_task(asyncio.Event().wait())
+                yield copy.__name__
+                log.append(f"{copy.__name__}: the task is {'done' if task.done() else 'alive'}")
+                task.cancel()
+
+        factory: Callable[[], Any] = copy.sticky_singleton_acm(resource)
+        return factory
+
+    factories = [factory_of(copy) for copy in (copies if is_first else reversed(copies))]
+
+    async def main() -> None:
+        for factory in factories:
+            async with factory() as first, factory() as second:
+                assert first is second
+        for copy in copies:
+            assert len(copy.resources()) == 1
+        storage()["tasks"] = await begin_to_linger(1, lambda: None)
+
+    loop = new_loop()
+    loop.run_until_complete(main())
+    loop.close()
+    assert sorted(log) == ["asyncio_loop_local: the task is alive", "vendored_loop_local: the task is alive"]
     assert not [name for name in vars(loop) if "loop_local" in name]
 
 

@@ -77,6 +77,7 @@ class LoopState:
 
     __slots__ = (
         "__weakref__",
+        "_attribute",
         "_cancelling_tasks",
         "_close",
         "_create_task",
@@ -112,6 +113,7 @@ class LoopState:
         :raises TypeError: if nothing can be set on it.
         """
         loop = self.loop
+        attribute = self._attribute = _ATTRIBUTE if getattr(loop, _ATTRIBUTE, None) is None else _ATTRIBUTE_BESIDE
         self._close = loop.close
         self._shutdown_asyncgens = loop.shutdown_asyncgens
         self._get_task_factory = loop.get_task_factory
@@ -120,14 +122,14 @@ class LoopState:
         try:
             # From 3.14 on, it finds quickly only names that were set while all attributes were inline: so ours is set before the
             # methods, and deleted again until all else is in place.
-            setattr(loop, _ATTRIBUTE, self)
-            delattr(loop, _ATTRIBUTE)
+            setattr(loop, attribute, self)
+            delattr(loop, attribute)
             for name in _PATCHED:
                 method = getattr(loop, name)
                 if not _is_of_class(loop, name, method):
                     self._replaced[name] = method
                 setattr(loop, name, getattr(self, name))
-            setattr(loop, _ATTRIBUTE, self)
+            setattr(loop, attribute, self)
             _process.attached(self)
         except BaseException as error:
             self._unpatch()
@@ -148,9 +150,9 @@ class LoopState:
                         setattr(loop, name, self._replaced[name])
                     else:
                         delattr(loop, name)
-        if getattr(loop, _ATTRIBUTE, None) is self:
+        if getattr(loop, self._attribute, None) is self:
             with suppress(AttributeError):
-                delattr(loop, _ATTRIBUTE)
+                delattr(loop, self._attribute)
 
     def _detach(self) -> None:
         self._unpatch()
@@ -380,17 +382,18 @@ class LoopState:
         warnings.warn(message, ResourceWarning, stacklevel=3, source=self.loop)
 
 
+# Of a second copy of this package, as an SDK may have vendored it, on a loop on which the first one has its state.
+_ATTRIBUTE_BESIDE = f"{_ATTRIBUTE}_{id(LoopState)}"
+
+
 def loop_state() -> LoopState:
     """The state of the running loop, made and attached if this is its first use.
 
     :raises RuntimeError: if no loop runs.
     :raises TypeError: if nothing can be set on instances of the loop's class.
     """
-    loop = running_loop()
-    try:
-        return loop._asyncio_loop_local
-    except AttributeError:
-        return _attached_to(cast("asyncio.AbstractEventLoop", loop))
+    state = attached_state()
+    return _attached_to(asyncio.get_running_loop()) if state is None else state
 
 
 _attaching: dict[int, LoopState] = {}  # by the id of the loop
@@ -403,7 +406,7 @@ def _attached_to(loop: asyncio.AbstractEventLoop) -> LoopState:
     if state is not made:
         return state  # that code runs while this one is being attached
     try:
-        attached: LoopState | None = getattr(loop, _ATTRIBUTE, None)
+        attached = _state_of(loop)
         if attached is not None:
             return attached  # by code that ran while this one was being made
         state.attach()
@@ -417,7 +420,14 @@ def attached_state() -> LoopState | None:
 
     :raises RuntimeError: if no loop runs.
     """
-    return getattr(running_loop(), _ATTRIBUTE, None)
+    return _state_of(running_loop())
+
+
+def _state_of(loop: object) -> LoopState | None:
+    state: LoopState | None = getattr(loop, _ATTRIBUTE, None)
+    if state is None or type(state) is LoopState:
+        return state
+    return getattr(loop, _ATTRIBUTE_BESIDE, None)
 
 
 def attached_states() -> list[LoopState]:
