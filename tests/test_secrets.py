@@ -153,7 +153,7 @@ NAMES = """
     SharedAccessKey ssh_key private_key signing_key encryption_key master_key session_key license_key
     Ocp-Apim-Subscription-Key auth basic_auth proxy_auth Authorization proxy-authorization authorization_header bearer cookie
     Set-Cookie cookies credentials creds jwt session_id signature sas supabase_key hmac_key FERNET_KEY mnemonic nkeys_seed
-    nkeys_seed_str
+    nkeys_seed_str api_hash
 """
 
 

@@ -28,7 +28,7 @@ def _pattern(source: str, flags: int = 0) -> Callable[[], re.Pattern[str]]:
 # A name is a secret's if it contains one of these parts (however its words are joined) or words,
 # unless its last word shows that the value only describes a secret, as in token_url.
 _SECRET_PARTS = _pattern(
-    r"passw|passphrase|passcode|secret|credential|authorization|cookie|bearer|sessionid|mnemonic|nkeysseed"
+    r"passw|passphrase|passcode|secret|credential|authorization|cookie|bearer|sessionid|mnemonic|nkeysseed|apihash"
     r"|(?:api|access|private|signing|encryption|account|master|auth|shared|ssh|licen[cs]e|service|app|client|subscription|"
     r"session|deploy|storage|supabase|fernet|hmac)key"
 )
