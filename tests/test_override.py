@@ -775,6 +775,12 @@ def test_what_was_not_wrapped_is_refused(what: Any) -> None:
         any_override(what, fake)
 
 
+def test_a_property_is_refused() -> None:
+    """The message says what to pass in its place."""
+    with pytest.raises(TypeError, match=r"not a property: pass its getter, as in Service\.client\.fget"):
+        any_override(Service.__dict__["token"], len)
+
+
 def test_a_method_of_an_instance_is_refused() -> None:
     """It would hold for all instances: the error says to replace it in the class."""
     with pytest.raises(TypeError, match=r"must not be bound to an instance, .*override\(Service\.client, …\)"):

@@ -21,7 +21,12 @@ def name_of(factory: object) -> str:
 
 
 def describe_factory(factory: object) -> str:
-    """Return `safe_repr`, but of a partial only the function: its positional arguments have no names, and may be secrets."""
+    """Return `safe_repr`, but of a partial only the function: its positional arguments have no names, and may be secrets.
+
+    Of a property, say how to get its function.
+    """
+    if isinstance(factory, property):
+        return "a property: pass its getter, as in Service.client.fget"
     if type(factory) is partial:
         return f"functools.partial of {name_of(cast('Callable[..., object]', factory))}"
     return safe_repr(factory)

@@ -233,6 +233,11 @@ class Service:
     def client(self) -> str:
         return "a client"
 
+    @property
+    @singleton
+    def address(self) -> str:
+        return "an address"
+
     def __repr__(self) -> str:
         return "<Service>"
 
@@ -283,6 +288,7 @@ CASES.update(
         "release_all of a function": lambda: any_release_all(print),
         "release_all of an instance's method": lambda: any_release_all(Service().client),
         "override of a function": lambda: any_override(print, print),
+        "override of a property": lambda: any_override(Service.address, print),
         "override of a method": lambda: any_override(Service().client, database),
         "override by a value": lambda: any_override(any_singleton(database), 3),
     }
