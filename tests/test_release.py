@@ -24,6 +24,7 @@ from asyncio_loop_local import (
     sticky_singleton_acm,
 )
 from asyncio_loop_local._loop_state import loop_state
+from asyncio_loop_local._wait_graph import running_node
 from conftest import Run
 from recording import Factory, Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, use
 
@@ -1185,3 +1186,20 @@ async def test_nothing_is_kept_of_what_was_released() -> None:
     await factory.use("c")
     await release_all(factory.make)
     assert [(cache.entries, cache.releasing) for cache in loop_state().caches.values()] == [({}, {})]
+
+
+@on_each_loop
+async def test_code_of_a_resource_waits_for_nothing_after_a_release() -> None:
+    """After it has released something, a resource is in nobody's way, and keeps nothing of that alive."""
+    factory = Factory()
+    await factory.use()
+
+    @asynccontextmanager
+    async def releasing() -> AsyncGenerator[None]:
+        node = running_node()
+        assert node is not None
+        assert await release(factory.make) is True
+        assert node.awaiting == []
+        yield
+
+    await enter(releasing())

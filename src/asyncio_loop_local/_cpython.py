@@ -1,6 +1,6 @@
 """What the library uses that is private to CPython, and what differs from one version of it to the next.
 
-Besides this, `_keys` reads flags and sizes of classes, and eager tasks, which are new in 3.12, are made where they are needed.
+Besides this, `_keys` reads sizes of classes, and eager tasks, which are new in 3.12, are made where they are needed.
 Each entry gives the reason. All were checked on CPython 3.11 to 3.15, and ``tests/facts`` has a test of each fact, so that
 a new version of Python says at once which one has changed.
 """

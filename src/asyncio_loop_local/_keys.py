@@ -16,7 +16,6 @@ from weakref import ref
 from ._cpython import frozendict, signature
 from ._names import call_name, name_of, qualified_name
 
-_PY_TPFLAGS_HEAPTYPE = 1 << 9
 _POINTER = calcsize("P")
 _NON_FIELD_SLOTS = ("__dict__", "__weakref__")
 
@@ -152,7 +151,7 @@ if frozendict is not None:
 def state_is_in_attributes(kind: type) -> bool:
     """Whether all state of an instance is in its attributes: no base but `object` is implemented in C."""
     for base in kind.__mro__:
-        made_in_c = not base.__flags__ & _PY_TPFLAGS_HEAPTYPE or getattr(base.__new__, "__self__", None) is base
+        made_in_c = getattr(base.__new__, "__self__", None) is base
         if base is not object and (made_in_c or _has_hidden_fields(base)):
             return False
     return True
