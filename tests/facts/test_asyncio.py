@@ -228,26 +228,6 @@ if sys.version_info >= (3, 12):
 
     # Not with uvloop, which fails with eager factories on Python 3.13.0.
 
-    def test_an_eager_task_has_run_when_create_task_returns() -> None:
-        """Under an eager factory a coroutine runs to its first wait within `create_task`, and may be done then."""
-        log: list[str] = []
-
-        async def step(*, waits: bool) -> None:
-            log.append("step")
-            if waits:
-                await asyncio.sleep(0)
-
-        async def main() -> None:
-            assert asyncio.create_task(step(waits=False)).done()
-            waiting = asyncio.create_task(step(waits=True))
-            assert not waiting.done()
-            assert log == ["step", "step"]
-            await waiting
-
-        with open_loop(asyncio.new_event_loop) as loop:
-            loop.set_task_factory(asyncio.eager_task_factory)
-            loop.run_until_complete(main())
-
     def test_anyio_takes_from_an_eager_factory_what_makes_its_tasks() -> None:
         """Where `get_task_factory`, set on the loop, gives an eager factory, anyio calls what that has in its closure."""
         made: list[object] = []
@@ -359,18 +339,6 @@ async def test_the_callback_of_a_future_makes_the_next_step_of_the_task_that_wai
     assert task.done()
     assert (asyncio.current_task(), var.get()) == (own, "of main")
     await task
-
-
-@on_each_loop
-async def test_a_done_future_gives_its_result_at_once_and_often() -> None:
-    """`__await__` of a done future, bound once, gives the result without a turn of the loop, any number of times."""
-    future: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    future.set_result("result")
-    bound = future.__await__
-    for _ in range(3):
-        with pytest.raises(StopIteration) as stopped:
-            next(iter(bound()))
-        assert stopped.value.value == "result"
 
 
 # What must be left in the task, or the context, in which it was entered.

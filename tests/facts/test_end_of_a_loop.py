@@ -21,7 +21,7 @@ import uvloop
 
 import collector
 from conftest import Run, run_on_uvloop
-from facts import STEPS_OF_THE_END, NewLoop, forever, open_loop, python, record_the_end, this_task
+from facts import STEPS_OF_THE_END, NewLoop, forever, open_loop, python, record_the_end, set_to_call_first, this_task
 from programs import run_python
 
 # What can be set on a loop.
@@ -151,18 +151,14 @@ def test_a_runner_sees_only_registered_tasks(run: Run) -> None:
     is_done: list[bool] = []
 
     async def main() -> None:
-        loop = asyncio.get_running_loop()
         task = asyncio.create_task(forever())
         asyncio._unregister_task(task)
-        shutdown_asyncgens = loop.shutdown_asyncgens
 
-        async def shut_down() -> None:
+        def end() -> None:
             is_done.append(task.done())
             task.cancel()
-            await asyncio.wait([task])
-            await shutdown_asyncgens()
 
-        vars(loop)["shutdown_asyncgens"] = shut_down
+        set_to_call_first(asyncio.get_running_loop(), "shutdown_asyncgens", end)
 
     run(main())
     assert is_done == [False]
@@ -185,15 +181,13 @@ def test_at_close_the_executor_and_the_async_generators_are_gone(run: Run) -> No
         loop = asyncio.get_running_loop()
         await asyncio.to_thread(int)
         await anext(generator)
-        close = loop.close
 
-        def closing() -> None:
+        def before_close() -> None:
             log.append("close")
             with pytest.raises(RuntimeError, match="Executor shutdown has been called"):
                 loop.run_in_executor(None, int)
-            close()
 
-        vars(loop)["close"] = closing
+        set_to_call_first(loop, "close", before_close)
 
     run(main())
     assert log == ["generator closed", "close"]
@@ -225,24 +219,19 @@ def test_shutdown_asyncgens_closes_the_generator_of_an_acm() -> None:
 
 def test_close_sees_the_error_that_the_runner_is_handling(new_loop: NewLoop) -> None:
     """In the `close` that a runner calls, `sys.exception()` is the error that `shutdown_asyncgens` raised."""
-    seen: list[BaseException | None] = []
+    seen: list[object] = []
+
+    async def shut_down() -> None:
+        raise KeyboardInterrupt
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
-        close = loop.close
-
-        async def shut_down() -> None:
-            raise KeyboardInterrupt
-
-        def closing() -> None:
-            seen.append(sys.exception())
-            close()
-
-        vars(loop).update(close=closing, shutdown_asyncgens=shut_down)
+        vars(loop)["shutdown_asyncgens"] = shut_down
+        set_to_call_first(loop, "close", lambda: seen.append(type(sys.exception())))
 
     with pytest.raises(KeyboardInterrupt), asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(main())
-    assert [type(each) for each in seen] == [KeyboardInterrupt]
+    assert seen == [KeyboardInterrupt]
 
 
 # A loop that somebody drives by hand.

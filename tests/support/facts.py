@@ -6,6 +6,7 @@ import asyncio
 import textwrap
 from collections.abc import Callable, Coroutine, Generator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from conftest import Run
@@ -61,21 +62,22 @@ STEPS_OF_THE_END = ["tasks are cancelled", "shutdown_asyncgens", "shutdown_defau
 _kept: list[asyncio.Task[None]] = []
 
 
+def set_to_call_first(loop: asyncio.AbstractEventLoop, name: str, first: Callable[[], object]) -> None:
+    """Sets a method on a loop that calls ``first``, and then the loop's own method."""
+    method = getattr(loop, name)
+
+    def call(*args: Any) -> Any:
+        first()
+        return method(*args)
+
+    vars(loop)[name] = call
+
+
 async def record_the_end(order: list[str]) -> None:
     """Records the steps by which the running loop will end, by methods set on it and a task that waits to be cancelled."""
-    loop: Any = asyncio.get_running_loop()
-
-    def recorded(name: str) -> Callable[[], Any]:
-        method = getattr(loop, name)
-
-        def call(*args: Any) -> Any:
-            order.append(name)
-            return method(*args)
-
-        return call
-
+    loop = asyncio.get_running_loop()
     for name in STEPS_OF_THE_END[1:]:
-        vars(loop)[name] = recorded(name)
+        set_to_call_first(loop, name, partial(order.append, name))
 
     async def be_cancelled() -> None:
         try:
