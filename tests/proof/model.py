@@ -13,6 +13,7 @@ import sys
 import types
 import warnings
 import weakref
+from collections import Counter
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from contextvars import ContextVar
@@ -21,17 +22,7 @@ from functools import partial
 from typing import Any, Literal, TypeVar, cast, dataclass_transform
 
 import asyncio_loop_local
-from asyncio_loop_local import (
-    StickyACM,
-    enter,
-    enter_once,
-    release,
-    resources,
-    singleton,
-    sticky_acm,
-    sticky_singleton_acm,
-    storage,
-)
+from asyncio_loop_local import enter, enter_once, release, resources, singleton, sticky_acm, sticky_singleton_acm, storage
 from deterministic_loop import Deadlock, DeterministicLoop, Livelock
 
 T = TypeVar("T")
@@ -57,8 +48,8 @@ class Op:
 
 
 Ops = tuple[Op, ...]
-Door = Literal["factory", "kept", "once", "sticky", "enter"]
 Checked = Literal["checked", "closed", "connected"]  # a sticky factory, a plain function and a coroutine function with ``close=``
+Door = Literal["factory", "kept", "once", "sticky", "enter"] | Checked
 
 
 class Turns(Op):
@@ -88,25 +79,18 @@ class Stubborn(Op):
 
 
 class Use(Op):
-    """Acquires a resource; the task uses it from then on, after each op of its own."""
+    """Acquires a resource, if ``kept`` by the object of the first call; the task uses it from then on, after each op."""
 
     door: Door
     which: int
-
-
-class Block(Op):
-    """Runs a block of a factory with ``valid=``, of the object of the first call, if that is ``kept``: what it does in there."""
-
-    which: int
-    ops: Ops = ()
     kept: int = 0
 
 
-class Get(Op):
-    """Asks once for a value that is checked, or closed, or both; by the object of the first call, if that is ``kept``."""
+class Block(Op):
+    """Runs these ops in a block of a factory with ``valid=``; if ``kept``, in a block of the object that the first call gave."""
 
-    door: Checked
     which: int
+    ops: Ops = ()
     kept: int = 0
 
 
@@ -232,7 +216,7 @@ class Boom(Exception):
         self.number = number
 
 
-# ---------------------------------------------------------------- what there is, as the model sees it
+# ---------------------------------------------------------------- the state of the model
 
 
 @dataclass(eq=False, repr=False)
@@ -303,7 +287,7 @@ class Registration(Owner):
 
 @dataclass(eq=False)
 class Slot:
-    """What those get who ask in one place, until the resource in it is spent."""
+    """What all callers get who ask for one place, until its instance is about to exit."""
 
     place: object
     waiters: list[Using] = field(default_factory=list["Using"])
@@ -316,10 +300,21 @@ class Slot:
 
 @dataclass(eq=False)
 class Using:
-    """One who has asked for a resource, and waits for it."""
+    """Code that has asked for a resource, and waits for it in a block; no block by contextlib, which would keep the error."""
 
+    monitor: Monitor
     slot: Slot
-    when_open: bool  # whether it was open then: one who has to wait all the same was too late, and waits for another one
+    when_open: bool  # whether it was open then: code that has to wait all the same was too late, and waits for another one
+    has_answer: bool = False
+
+    def __enter__(self) -> Using:
+        return self
+
+    def __exit__(self, _kind: object, error: BaseException | None, _traceback: object) -> bool:
+        if self.has_answer or not isinstance(error, (asyncio.CancelledError, Exception)):
+            return False
+        self.monitor.not_got(self, error)
+        return not isinstance(error, asyncio.CancelledError)
 
 
 @dataclass
@@ -352,7 +347,7 @@ _asker: ContextVar[Owner | Run | None] = ContextVar("asker", default=None)  # wh
 
 
 def _askers() -> list[Owner | Run]:
-    """The run whose code runs, and what ends with the loop and whose task that is."""
+    """The nodes of the wait-for graph whose code runs now: a run of a coroutine function, and a resource or callback."""
     return [each for each in dict.fromkeys((_asker.get(), _owner.get())) if each is not None]
 
 
@@ -378,7 +373,7 @@ def _leaves(error: BaseException) -> Iterator[BaseException]:
 
 
 class Monitor:
-    """The reference model: told of everything that happens, it says what should not have."""
+    """The reference model: the program reports each event to it, and it records each that breaks the contract."""
 
     def __init__(self) -> None:
         self.violations: list[str] = []
@@ -389,9 +384,9 @@ class Monitor:
         self.registrations: list[Registration] = []
         self.user_tasks: list[asyncio.Task[None]] = []
         self.raised: dict[int, str] = {}
-        self.to_waiters: dict[int, int] = {}
-        self.to_handler: dict[int, int] = {}
-        self.by_runner: dict[int, int] = {}
+        self.to_waiters: Counter[int] = Counter()
+        self.to_handler: Counter[int] = Counter()
+        self.by_runner: Counter[int] = Counter()
         self.values: dict[int, object] = {}
         self.stored: dict[int, object] = {}
         self.run_values: dict[int, dict[str, object]] = {}
@@ -429,10 +424,10 @@ class Monitor:
         self.note(f"error #{number} is raised in {where}")
         return Boom(number, where)
 
-    def delivered(self, error: BaseException, to: dict[int, int]) -> None:
+    def delivered(self, error: BaseException, to: Counter[int]) -> None:
         for each in _leaves(error):
             if isinstance(each, Boom):
-                to[each.number] = to.get(each.number, 0) + 1
+                to[each.number] += 1
                 self.note(f"error #{each.number} comes to {'a waiter' if to is self.to_waiters else 'the exception handler'}")
 
     def handle(self, _loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
@@ -455,10 +450,11 @@ class Monitor:
     # acquiring
 
     def ask(self, place: object, what: str) -> Using:
+        """Code asks for what is in a place; in the block of what this returns, it waits for that, and then calls `got`."""
         slot = self.places.get(place)
         if slot is None or slot.spent:
             slot = self.places[place] = Slot(place)
-        using = Using(slot, slot.instance is not None and slot.instance.phase == "open")
+        using = Using(self, slot, slot.instance is not None and slot.instance.phase == "open")
         slot.waiters.append(using)
         self.using += 1
         self.note(f"{self.who()} asks for {what}")
@@ -470,6 +466,7 @@ class Monitor:
         return using
 
     def _answered(self, using: Using) -> None:
+        using.has_answer = True
         using.slot.waiters.remove(using)
         self.using -= 1
         for asker in _askers():
@@ -507,7 +504,7 @@ class Monitor:
             self.delivered(error, self.to_waiters)
 
     def _begin_anew(self, slot: Slot) -> Slot:
-        """What is in the slot is on its way out: those who came too late wait for what comes next."""
+        """The slot's instance is about to exit: callers that came too late wait for its successor."""
         late = [using for using in slot.waiters if using.when_open]
         self.spend(slot)
         if late:
@@ -526,14 +523,14 @@ class Monitor:
         return slot
 
     def spend(self, slot: Slot | None) -> None:
-        """Who asks from now on gets another one."""
+        """Let later calls get another one."""
         if slot is not None:
             slot.spent = True
             if self.places.get(slot.place) is slot:
                 del self.places[slot.place]
 
     def refused(self, error: RuntimeError, target: Using | Slot | Run | None, leaving: Slot | None = None) -> None:
-        """A call would have waited for itself: is that so? One that releases may have met what has been on its way out before."""
+        """Check that a refused call would have waited for itself; a release may also wait for an exit that had begun before."""
         counts.refused += 1
         self.note(f"{self.who()} is refused: {error}")
         owner, message = _owner.get(), str(error)
@@ -586,30 +583,53 @@ class Monitor:
             slot.instance = instance
         return instance
 
-    def enter_begins(self, instance: Instance) -> None:
+    @contextmanager
+    def entering(self, instance: Instance) -> Generator[None]:
+        """In the block, the enter of an instance runs."""
         counts.opened += 1
         instance.phase, instance.begun, instance.task = "entering", True, asyncio.current_task()
         self.note(f"{instance.name} begins to be entered")
         for other in self.instances:
             if other.task is instance.task and other is not instance:
                 self.broken(f"{instance.name} is entered in the task of {other.name}")
+        try:
+            yield
+        except BaseException as error:
+            self._enter_failed(instance, error)
+            raise
+        self.opened(instance)
 
-    def enter_ends(self, instance: Instance, error: BaseException | None) -> None:
-        slot = instance.slot
+    def opened(self, instance: Instance) -> None:
+        self.serial += 1
+        instance.phase, instance.serial, instance.opened_turn = "open", self.serial, self.turn()
         instance.last_turn = self.turn()
-        if error is None:
-            self.serial += 1
-            instance.phase, instance.serial, instance.opened_turn = "open", self.serial, self.turn()
-            self.note(f"{instance.name} is open")
-            return
+        self.note(f"{instance.name} is open")
+
+    def _enter_failed(self, instance: Instance, error: BaseException) -> None:
+        slot = instance.slot
         counts.closed += 1
         self.note(f"{instance.name} could not be entered: {error!r}")
         if isinstance(error, asyncio.CancelledError) and slot is not None and slot.waiters:
             self.broken(f"entering {instance.name} was cancelled while {len(slot.waiters)} waited for it")
-        instance.phase, instance.over = "failed", True
+        instance.phase, instance.over, instance.last_turn = "failed", True, self.turn()
         self.spend(slot)
 
-    def exit_begins(self, instance: Instance) -> None:
+    @contextmanager
+    def exiting(self, instance: Instance) -> Generator[None]:
+        """In the block, the exit of an instance runs."""
+        self._exit_begins(instance)
+        ended = "is exited"
+        try:
+            yield
+        except BaseException as error:
+            ended += f", with {error!r}"
+            raise
+        finally:
+            counts.closed += 1
+            instance.phase, instance.over, instance.last_turn = "ended", True, self.turn()
+            self.note(f"{instance.name} {ended}")
+
+    def _exit_begins(self, instance: Instance) -> None:
         self.note(f"{instance.name} begins to be exited")
         slot = instance.slot
         if instance.phase != "open":
@@ -646,7 +666,7 @@ class Monitor:
         return instance.is_good
 
     def _retires(self, instance: Instance, slot: Slot) -> None:
-        """It is exited since it is no longer good: does nothing hold it any more?"""
+        """Check that nothing holds an instance that exits because it is no longer good."""
         if instance.holders and not instance.in_end:
             self.broken(f"{instance.name} is exited while {instance.holders} blocks hold it")
         for other in self._owners():
@@ -668,12 +688,9 @@ class Monitor:
             elif turn - instance.free_since > 3:
                 self.broken(f"{instance.name} stays open, though it is no longer good, and nothing holds it")
 
-    def exit_ends(self, instance: Instance, error: BaseException | None) -> None:
-        counts.closed += 1
-        instance.phase, instance.over, instance.last_turn = "ended", True, self.turn()
-        self.note(f"{instance.name} is exited{'' if error is None else f', with {error!r}'}")
-
-    def callback_begins(self, registration: Registration) -> None:
+    @contextmanager
+    def calling(self, registration: Registration) -> Generator[None]:
+        """In the block, a callback runs."""
         self.note(f"{registration.name} begins")
         if registration.begun:
             self.broken(f"{registration.name} is called again")
@@ -681,17 +698,18 @@ class Monitor:
             self.broken(f"{registration.name} is called, though it was unregistered")
         self._ends(registration, None)
         registration.begun = True
-
-    def callback_ends(self, registration: Registration) -> None:
-        registration.over, registration.last_turn = True, self.turn()
-        self.note(f"{registration.name} ends")
+        try:
+            yield
+        finally:
+            registration.over, registration.last_turn = True, self.turn()
+            self.note(f"{registration.name} ends")
 
     def is_ending(self) -> bool:
-        """Whether the time of the exits has come."""
+        """Whether everything is to end now."""
         return self.acloses > 0 or (self.main_done and (self.tasks_are_left or all(task.done() for task in self.user_tasks)))
 
     def _ends(self, ending: Instance | Registration, slot: Slot | None) -> None:
-        """It ends since everything does: is it its turn?"""
+        """Check that this may end now, as part of the end of everything."""
         name, turn = ending.name, self.turn()
         if not self.is_ending():
             self.broken(f"{name} ends though the loop does not")
@@ -744,7 +762,7 @@ class Monitor:
         return users == [ending] and ending.uses[other.slot] and other.uses[slot] and is_settled and not other.killed
 
     def touch(self, held: list[Instance]) -> None:
-        """A task uses what it has got."""
+        """Check that a task can use what it has acquired."""
         owner = _owner.get()
         for instance in held:
             if instance.phase == "open" or instance.killed or self.tasks_are_left:
@@ -770,7 +788,7 @@ class Monitor:
                 self.broken(f"{when}{registration.name} was not called, or has not ended")
 
     def finish(self) -> None:
-        """The loop is closed: is anything left?"""
+        """Check, when the loop is closed, that nothing is left."""
         self.expect_all_ended()
         for task in (*self.user_tasks, *(task for owner in self._owners() for task in owner.tasks)):
             if not task.done() and not self.tasks_are_left:
@@ -779,12 +797,12 @@ class Monitor:
             self.broken(f"{self.using} are still waiting")
 
     def finish_errors(self) -> None:
-        """Nothing can be reported any more: was every error?"""
+        """Check, when nothing can be reported any more, that every error was reported, and once."""
         for number, where in self.raised.items():
-            told, handled = self.to_waiters.get(number, 0), self.to_handler.get(number, 0)
-            twice = handled and told and not self.tasks_are_left  # else a task has waited for the very end of the loop
-            if handled > 1 or twice or not (handled or told or number in self.by_runner):
-                self.broken(f"error #{number} of {where} came to {told} waiters, and {handled} times to the exception handler")
+            awaited, handled = self.to_waiters[number], self.to_handler[number]
+            twice = handled and awaited and not self.tasks_are_left  # else a task has waited for the very end of the loop
+            if handled > 1 or twice or not (handled or awaited or number in self.by_runner):
+                self.broken(f"error #{number} of {where} came to {awaited} waiters, and {handled} times to the exception handler")
         counts.errors += len(self.raised)
 
 
@@ -826,14 +844,9 @@ class Entered:
         self._by_task[asyncio.current_task()] = instance
         _owner.set(instance)
         _asker.set(instance)
-        monitor.enter_begins(instance)
-        try:
+        with monitor.entering(instance):
             instance.body = program.life_of(instance)
             await instance.body.__aenter__()
-        except BaseException as error:
-            monitor.enter_ends(instance, error)
-            raise
-        monitor.enter_ends(instance, None)
         return instance
 
     async def __aexit__(self, *exc_info: Any) -> bool | None:
@@ -842,14 +855,8 @@ class Entered:
         if instance is None or instance.body is None:
             monitor.broken(f"r{self._which} is exited in a task in which it was not entered")
             return None
-        monitor.exit_begins(instance)
-        try:
-            result = await instance.body.__aexit__(*exc_info)
-        except BaseException as error:
-            monitor.exit_ends(instance, error)
-            raise
-        monitor.exit_ends(instance, None)
-        return result
+        with monitor.exiting(instance):
+            return await instance.body.__aexit__(*exc_info)
 
 
 @dataclass
@@ -871,27 +878,28 @@ class _Life:
 
 
 class Program:
-    """Runs one history, and tells the monitor."""
+    """Runs one history, and reports every step to the monitor."""
 
     def __init__(self, history: History) -> None:
         self.history = history
         self.monitor = Monitor()
         self.budget = 300
         self._attempts: dict[object, int] = {}
-        self._objects: dict[int, Entered] = {}
-        self._stickies: dict[int, StickyACM[Instance]] = {}
-        self._kept: dict[int, StickyACM[Instance]] = {}
-        self._kept_checked: dict[object, Any] = {}
-        self._kept_runs: dict[int, Coroutine[Any, Any, object]] = {}
-        self._callbacks: dict[int, Callable[[Registration], Awaitable[None]]] = {}
+        self._made: dict[object, Any] = {}
         self._started = 0
         self.has_cancelled = False
 
     def let_go(self) -> None:
         """Refers to nothing of the loop any more; an object that a call has given refers to the loop of that call."""
         self.monitor.let_go()
-        for kept in (self._kept, self._kept_checked, self._kept_runs, self._stickies, self._objects, self._callbacks):
-            kept.clear()
+        self._made.clear()
+
+    def _once(self, what: str, which: int, make: Callable[[int], T]) -> T:
+        """What the first call of this has made, which is kept."""
+        if (what, which) not in self._made:
+            self._made[what, which] = make(which)
+        made: T = self._made[what, which]
+        return made
 
     def attempt(self, *what: object) -> int:
         """How often this is done now."""
@@ -944,7 +952,7 @@ class Program:
         _asker.set(instance)
         counts.opened += 1
         instance.begun = True
-        self.monitor.enter_ends(instance, None)
+        self.monitor.opened(instance)
         return instance
 
     def _made_by_function(self, place: object, which: int, name: str) -> Instance:
@@ -960,26 +968,15 @@ class Program:
         instance = monitor.made(("connected", which), which, "t")
         _owner.set(instance)
         _asker.set(instance)
-        monitor.enter_begins(instance)
-        try:
+        with monitor.entering(instance):
             await self.do_step(instance, "enter", [])
-        except BaseException as error:
-            monitor.enter_ends(instance, error)
-            raise
-        if instance.task is not None:
-            instance.kill = instance.task.cancel
-        monitor.enter_ends(instance, None)
+            if instance.task is not None:
+                instance.kill = instance.task.cancel
         return instance
 
     async def close(self, instance: Instance) -> None:
-        monitor = self.monitor
-        monitor.exit_begins(instance)
-        try:
+        with self.monitor.exiting(instance):
             await self.do_step(instance, "exit", [])
-        except BaseException as error:
-            monitor.exit_ends(instance, error)
-            raise
-        monitor.exit_ends(instance, None)
 
     async def run(self, which: int) -> object:
         _asker.set(self.monitor.runs[which])
@@ -1028,12 +1025,10 @@ class Program:
                             await asyncio.sleep(0)
                         except asyncio.CancelledError:
                             continue
-                case Use(door, which):
-                    await self._use(door, which % len(self.history.resources), held)
+                case Use(door, which, kept):
+                    await self._use(door, which % len(self.history.resources), kept, held)
                 case Block(which, body, kept):
                     await self._block(which % len(self.history.resources), kept, body, held, where, attempt)
-                case Get(checked, which, kept):
-                    await self._get(checked, which % len(self.history.resources), kept, held)
                 case Await(which, kept):
                     if self.monitor.main_done and _owner.get() is None and self.history.end != "close":
                         return  # as what is spawned then, below
@@ -1152,74 +1147,57 @@ class Program:
             if owner is not None:
                 owner.last_turn = monitor.turn()
 
-    async def _use(self, door: Door, which: int, held: list[Instance]) -> None:
-        monitor = self.monitor
-        if sum(instance.which == which for instance in monitor.instances) > _INSTANCES:
-            return  # exits that enter what enters them at its exit never come to an end
-        place: object = ("enter", object()) if door == "enter" else ("once" if door in ("once", "sticky") else "factory", which)
-        using = monitor.ask(place, f"{door} {which}")
-        try:
-            if door == "enter":
-                value = await enter(Entered(self, which, place))
-            elif door == "once":
-                value = await enter_once(self._object(which))
-            else:
-                if door == "factory":
-                    sticky = make(which)
-                elif door == "kept":
-                    sticky = self._kept.get(which) or self._kept.setdefault(which, make(which))
-                else:
-                    sticky = self._stickies.setdefault(which, sticky_acm(self._object(which)))
-                async with sticky as value:
-                    pass
-        except (asyncio.CancelledError, Exception) as error:
-            monitor.not_got(using, error)
-            if isinstance(error, asyncio.CancelledError):
-                raise
+    async def _use(self, door: Door, which: int, kept: int, held: list[Instance]) -> None:
+        place: object = (door, which)
+        if door == "enter":
+            place = ("enter", object())
+        elif door not in CHECKED:
+            place = ("once" if door in ("once", "sticky") else "factory", which)
+        if self._has_enough(door, which):
             return
-        if (instance := monitor.got(using, value)) is not None:
-            held.append(instance)
+        with self.monitor.ask(place, f"{door} {which}") as using:
+            instance = self.monitor.got(using, await self._value(door, which, kept, place))
+            if instance is not None and (door not in CHECKED or _owner.get() not in (None, instance)):
+                held.append(instance)  # nothing keeps itself open
+
+    async def _value(self, door: Door, which: int, kept: int, place: object) -> object:
+        """What a call gives."""
+        match door:
+            case "enter":
+                return await enter(Entered(self, which, place))
+            case "once":
+                return await enter_once(self._object(which))
+            case "sticky":
+                sticky = self._once("sticky", which, lambda which: sticky_acm(self._object(which)))
+            case "kept":
+                sticky = self._once("kept", which, make)
+            case "factory":
+                sticky = make(which)
+            case "closed":
+                return self._checked(door, which, 0)
+            case _:
+                return await self._checked(door, which, kept)
+        async with sticky as value:
+            return value
 
     def _checked(self, door: Checked, which: int, kept: int) -> Any:
         """What a call gives."""
-        if not kept:
-            return CHECKED[door][which % 2](which)
-        known = self._kept_checked.get((door, which))
-        return known or self._kept_checked.setdefault((door, which), CHECKED[door][which % 2](which))
+        call = CHECKED[door][which % 2]
+        return self._once(door, which, call) if kept else call(which)
 
-    def _has_enough(self, place: object) -> bool:
-        """As with other resources."""
-        return sum(instance.slot is not None and instance.slot.place == place for instance in self.monitor.instances) > _INSTANCES
-
-    async def _get(self, door: Checked, which: int, kept: int, held: list[Instance]) -> None:
-        monitor = self.monitor
-        place = (door, which)
-        if self._has_enough(place):
-            return
-        using = monitor.ask(place, f"{door} {which}")
-        try:
-            value = self._checked(door, which, kept and door != "closed")
-            if door != "closed":
-                value = await value
-        except (asyncio.CancelledError, Exception) as error:
-            monitor.not_got(using, error)
-            if isinstance(error, asyncio.CancelledError):
-                raise
-            return
-        if (instance := monitor.got(using, value)) is not None and _owner.get() not in (None, instance):
-            held.append(instance)  # nothing keeps itself open
+    def _has_enough(self, door: Door, which: int) -> bool:
+        """Exits that enter what enters them at its exit would never come to an end."""
+        instances = self.monitor.instances
+        if door in CHECKED:
+            return sum(each.slot is not None and each.slot.place == (door, which) for each in instances) > _INSTANCES
+        return sum(each.which == which for each in instances) > _INSTANCES
 
     async def _block(self, which: int, kept: int, body: Ops, held: list[Instance], where: str, attempt: int) -> None:
         monitor = self.monitor
-        place = ("checked", which)
-        if self._has_enough(place):
+        if self._has_enough("checked", which):
             return
-        using = monitor.ask(place, f"a block of checked {which}")
-        instance: Instance | None = None
-        has_begun = False
-        try:
+        with monitor.ask(("checked", which), f"a block of checked {which}") as using:
             async with self._checked("checked", which, kept) as value:
-                has_begun = True
                 if (instance := monitor.got(using, value)) is None:
                     return
                 if _owner.get() not in (None, instance):
@@ -1230,15 +1208,9 @@ class Program:
                     await self.do(body, [*held, instance], where, attempt)
                 finally:
                     instance.holders -= 1
-        except (asyncio.CancelledError, Exception) as error:
-            if has_begun:
-                raise
-            monitor.not_got(using, error)
-            if isinstance(error, asyncio.CancelledError):
-                raise
 
     def _object(self, which: int) -> Entered:
-        return self._objects.setdefault(which, Entered(self, which, ("once", which)))
+        return self._once("object", which, lambda which: Entered(self, which, ("once", which)))
 
     async def _await(self, which: int, kept: int) -> None:
         monitor = self.monitor
@@ -1247,10 +1219,7 @@ class Program:
         if self._attempts.get(("run", which), 0) > _INSTANCES:
             return  # nor do runs that release themselves and run themselves again
         monitor.note(f"{monitor.who()} awaits run{which}")
-        if kept:
-            coroutine = self._kept_runs.get(which) or self._kept_runs.setdefault(which, call_run(which))
-        else:
-            coroutine = call_run(which)
+        coroutine = self._once("run", which, call_run) if kept else call_run(which)
         target = monitor.runs[which]
         try:
             with _waiting_for(target):
@@ -1278,7 +1247,7 @@ class Program:
             return
         which %= len(self.history.resources)
         place = ("factory" if what == "resource" else what, which)
-        factory: Callable[[int], object] = make if what == "resource" else CHECKED[cast("Checked", what)][which % 2]
+        factory: Callable[[int], object] = make if what == "resource" else CHECKED[what][which % 2]
         slot, leaving = monitor.places.get(place), monitor.leaving.get(place)
         is_ending = monitor.is_ending()  # then it may be on its way out already, and what is found is an older one
         expected = slot is not None and slot.instance is not None
@@ -1356,18 +1325,12 @@ class Program:
             monitor.broken(f"after aclose(), there is still {resources()}, and {storage()} in the storage")
 
     def _callback(self, which: int) -> Callable[[Registration], Awaitable[None]]:
-        if which not in self._callbacks:
+        async def callback(registration: Registration) -> None:
+            _owner.set(registration)
+            with self.monitor.calling(registration):
+                await self.do(self.history.callbacks[which], [], registration.name, 1)
 
-            async def callback(registration: Registration) -> None:
-                _owner.set(registration)
-                self.monitor.callback_begins(registration)
-                try:
-                    await self.do(self.history.callbacks[which], [], registration.name, 1)
-                finally:
-                    self.monitor.callback_ends(registration)
-
-            self._callbacks[which] = callback
-        return self._callbacks[which]
+        return self._once("callback", which, lambda _: callback)
 
     def _register(self, which: int) -> None:
         monitor = self.monitor
@@ -1401,45 +1364,40 @@ _INSTANCES = 8
 
 _program: list[Program] = []  # the one that runs, if any
 
+# Factories, whose calls make what the program that runs says.
+
 
 @sticky_singleton_acm
 def make(which: int) -> Entered:
-    """A resource of the program that runs."""
     return _program[-1].make(which)
 
 
 def make_checked(which: int) -> Entered:
-    """A resource of the program that runs."""
     return _program[-1].make(which, "checked")
 
 
 def make_closed(which: int) -> Instance:
-    """A value of the program that runs."""
     return _program[-1].make_closed(which)
 
 
 async def connect(which: int) -> Instance:
-    """A value of the program that runs."""
     return await _program[-1].connect(which)
 
 
 async def close(instance: Instance) -> None:
-    """Closes a value of the program that runs."""
     await _program[-1].close(instance)
 
 
 def judge(instance: Instance) -> bool:
-    """Whether a value of the program that runs is still good."""
     return _program[-1].monitor.judge(instance)
 
 
 def own_key(which: int) -> int:
-    """What counts in a call."""
     return which
 
 
 # Of each kind one, and another one, which differs: in what is said by ``key=``, and in that nothing is checked.
-CHECKED: dict[Checked, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
+CHECKED: dict[str, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
     "checked": (
         sticky_singleton_acm(make_checked, valid=judge),
         sticky_singleton_acm(make_checked, valid=judge, key=own_key),
@@ -1451,13 +1409,11 @@ CHECKED: dict[Checked, tuple[Callable[[int], Any], Callable[[int], Any]]] = {
 
 @singleton
 def call(which: int) -> object:
-    """A plain singleton."""
     return object()
 
 
 @singleton
 async def call_run(which: int) -> object:
-    """A coroutine singleton of the program that runs."""
     return await _program[-1].run(which)
 
 
@@ -1535,7 +1491,7 @@ def _abandon(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def new_loop(monitor: Monitor, *, eager: bool) -> DeterministicLoop:
-    """A loop that tells the monitor of its errors."""
+    """A loop that reports its errors to the monitor."""
     loop = DeterministicLoop()
     loop.set_exception_handler(monitor.handle)
     clock = loop.clock

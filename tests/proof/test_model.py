@@ -37,7 +37,6 @@ from model import (
     End,
     Fail,
     Forever,
-    Get,
     Guard,
     History,
     Kill,
@@ -111,7 +110,7 @@ class _Writer:
         return Use(_DOORS[self._choose(len(_DOORS))], self._choose(self._resources))
 
     def _get(self) -> Op:
-        return Get(_CHECKED[self._choose(3)], self._choose(self._resources), self._choose(2))
+        return Use(_CHECKED[self._choose(3)], self._choose(self._resources), self._choose(2))
 
     def _anything(self, depth: int) -> Op:
         """What both the user's code and that of resources does."""
