@@ -1,11 +1,10 @@
-"""FastAPI: under `uvicorn` with several workers, in a loop of the user's, and in its own test client."""
+"""FastAPI, on a loop of the user's and in its own test client; and why its lifespan has to end what it has opened."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
-from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -19,84 +18,19 @@ from fastapi.testclient import TestClient
 
 from conftest import Run
 from server_process import answers_of, notes_of, server_process, two_workers, write_app
-from servers import HttpServer
 from shared_numbers import log, make_numbers, next_number
 
-APP = """
-    import asyncio
-    from contextlib import asynccontextmanager
-    from typing import Annotated
 
-    from aiohttp import ClientSession
-    from fastapi import Depends, FastAPI
-
-    from asyncio_loop_local import aclose, sticky_singleton_acm
-
-    sessions = set()
-    make_session = sticky_singleton_acm(ClientSession)
-
-    @sticky_singleton_acm
-    @asynccontextmanager
-    async def make_client():
-        note("opened")
-        async with make_session(os.environ["UPSTREAM"]) as session:
-            yield session
-        note(await asyncio.to_thread(lambda: "closed"))
-
-    async def session_of_the_loop():
-        async with make_client() as session:
-            sessions.add(session)
-            yield session
-
-    @asynccontextmanager
-    async def lifespan(app):
-        yield
-        note(f"shutdown, {len(sessions)} session")
-        AT_SHUTDOWN
-        note(f"{sum(session.closed for session in sessions)} session closed")
-
-    app = FastAPI(lifespan=lifespan)
-
-    @app.get("/{number}")
-    async def relay(number: int, session: Annotated[ClientSession, Depends(session_of_the_loop)]):
-        async with session.get(f"/{number}") as response:
-            return os.getpid(), id(asyncio.get_running_loop()), id(session), await response.text()
-"""
-
-posix_only = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals there")
-
-
-@posix_only
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_two_workers_of_uvicorn(told: signal.Signals, loop: str, tmp_path: Path) -> None:
-    """Each worker opens once for hundreds of concurrent requests, and closes at its shutdown, which awaits `aclose()`."""
-    write_app(tmp_path, APP.replace("AT_SHUTDOWN", "await aclose()"))
-    command = ("-m", "uvicorn", "app:app", "--workers=2", "--fd={fd}", f"--loop={loop}", "--log-level=warning")
-    with HttpServer() as upstream, server_process(tmp_path, *command, UPSTREAM=upstream.url) as server:
-        answers = answers_of(server.url, 400, until=two_workers)
-        status = server.stop(told)
-        assert upstream.wait_until_all_closed()
-        relayed = Counter(upstream.paths)
-    assert [text for *_, text in answers] == [f"/{number}" for number in range(len(answers))]
-    assert relayed == Counter(text for *_, text in answers)
-    workers = {worker for worker, *_ in answers}
-    assert len({(worker, loop, session) for worker, loop, session, _ in answers}) == len(workers) == 2
-    notes = notes_of(tmp_path)
-    assert notes.keys() == workers
-    assert all(noted == ["opened", "shutdown, 1 session", "closed", "1 session closed"] for noted in notes.values())
-    assert status == 0
-    assert server.complaints == []
-
-
-@posix_only
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_fact_a_worker_of_uvicorn_dies_before_its_loop_ends(told: signal.Signals, tmp_path: Path) -> None:
+@pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals there")
+@pytest.mark.parametrize("signalled", [signal.SIGTERM, signal.SIGINT])
+def test_fact_a_worker_of_uvicorn_dies_before_its_loop_ends(signalled: signal.Signals, tmp_path: Path) -> None:
     """Why `aclose()` is needed: a worker raises its SIGTERM again after the shutdown, and dies of it before its loop ends."""
     write_app(
         tmp_path,
         """
         import asyncio
+        from contextlib import asynccontextmanager
+        from fastapi import FastAPI
 
         async def task_of_the_loop():
             try:
@@ -104,23 +38,23 @@ def test_fact_a_worker_of_uvicorn_dies_before_its_loop_ends(told: signal.Signals
             finally:
                 note("the loop ends")
 
-        async def app(scope, receive, send):
-            if scope["type"] == "lifespan":
-                task = asyncio.create_task(task_of_the_loop())
-                await receive()
-                await send({"type": "lifespan.startup.complete"})
-                await receive()
-                note("shutdown")
-                await send({"type": "lifespan.shutdown.complete"})
-                return
-            await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
-            await send({"type": "http.response.body", "body": f"[{os.getpid()}]".encode()})
+        @asynccontextmanager
+        async def lifespan(app):
+            task = asyncio.create_task(task_of_the_loop())
+            yield
+            note("shutdown")
+
+        app = FastAPI(lifespan=lifespan)
+
+        @app.get("/{number}")
+        async def worker(number: int):
+            return [os.getpid()]
         """,
     )
     command = ("-m", "uvicorn", "app:app", "--workers=2", "--fd={fd}", "--log-level=warning")
     with server_process(tmp_path, *command) as server:
         workers = {worker for (worker,) in answers_of(server.url, 100, until=two_workers)}
-        server.stop(told)
+        server.stop(signalled)
     assert notes_of(tmp_path) == {worker: ["shutdown"] for worker in workers}
 
 

@@ -26,8 +26,7 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from asyncio_loop_local import lifespan
-from server_process import SESSION, answers_of, notes_of, server_process, two_workers, write_app
-from servers import HttpServer
+from server_process import notes_of_workers
 from shared_numbers import log, next_number
 
 FASTAPI = """
@@ -101,33 +100,18 @@ ONE_OF_ONES_OWN = """
 APPS = {"FastAPI": FASTAPI, "Starlette": STARLETTE, "Litestar": LITESTAR, "FastMCP": FAST_MCP}
 UVICORN = ("-m", "uvicorn", "app:app", "--fd={fd}", "--log-level=warning")
 GUNICORN = ("-m", "gunicorn", "app:app", "--bind=fd://{fd}", "--worker-class=uvicorn_worker.UvicornWorker", "--log-level=warning")
-NOTES = ["opened", "closed"]
 
 posix_only = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals there")
 
 
-def notes_of_a_served_app(directory: Path, app: str, *command: str, workers: int, told: signal.Signals) -> list[list[str]]:
-    """What each worker has noted when the server has been told to stop, after it has answered many requests."""
-    write_app(directory, SESSION, app)
-    with HttpServer() as upstream, server_process(directory, *command, UPSTREAM=upstream.url) as server:
-        answers = answers_of(server.url, 100, until=bool if workers == 1 else two_workers)
-        server.stop(told)
-        assert upstream.wait_until_all_closed()
-    assert [text for _, text in answers] == [f"/{number}" for number in range(len(answers))]
-    assert server.complaints == []
-    notes = notes_of(directory)
-    assert notes.keys() == {worker for worker, _ in answers}
-    assert len(notes) == workers
-    return [*notes.values()]
-
-
 @posix_only
 @pytest.mark.parametrize("workers", [1, 2])
-@pytest.mark.parametrize(("app", "told"), [*((app, signal.SIGTERM) for app in APPS), ("FastAPI", signal.SIGINT)])
-def test_under_uvicorn(app: str, told: signal.Signals, workers: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("app", "signalled"), [*((app, signal.SIGTERM) for app in APPS), ("FastAPI", signal.SIGINT)])
+def test_under_uvicorn(app: str, signalled: signal.Signals, workers: int, tmp_path: Path) -> None:
     """What each worker has opened is closed before it dies of the signal, with one worker and with two."""
     command = UVICORN if workers == 1 else (*UVICORN, "--workers=2")
-    assert notes_of_a_served_app(tmp_path, APPS[app], *command, workers=workers, told=told) == [NOTES] * workers
+    notes = notes_of_workers(tmp_path, APPS[app], command=command, workers=workers, signalled=signalled)
+    assert notes == [["opened", "closed"]] * workers
 
 
 @posix_only
@@ -135,13 +119,14 @@ def test_under_uvicorn(app: str, told: signal.Signals, workers: int, tmp_path: P
 def test_under_gunicorn(workers: int, tmp_path: Path) -> None:
     """So it is in a worker of gunicorn's that runs uvicorn, which gunicorn stops."""
     command = (*GUNICORN, f"--workers={workers}")
-    assert notes_of_a_served_app(tmp_path, FASTAPI, *command, workers=workers, told=signal.SIGTERM) == [NOTES] * workers
+    notes = notes_of_workers(tmp_path, FASTAPI, command=command, workers=workers, signalled=signal.SIGTERM)
+    assert notes == [["opened", "closed"]] * workers
 
 
 @posix_only
 def test_a_lifespan_of_ones_own(tmp_path: Path) -> None:
-    """In a block of a lifespan of one's own everything is there, before and after the ``yield``; it is closed after that."""
-    notes = notes_of_a_served_app(tmp_path, ONE_OF_ONES_OWN, *UVICORN, workers=1, told=signal.SIGTERM)
+    """In a block of a lifespan of one's own everything is open, before and after the ``yield``; it is closed after that."""
+    notes = notes_of_workers(tmp_path, ONE_OF_ONES_OWN, command=UVICORN, signalled=signal.SIGTERM)
     assert notes == [["opened", "/startup", "/shutdown", "closed", "end"]]
 
 

@@ -1,7 +1,8 @@
-"""Flask and Django on real servers, and Django's test clients: a loop for each call under WSGI, the server's loop under ASGI."""
+"""Flask, Django and FastAPI on real servers, and test clients: a loop for each call under WSGI, the server's loop under ASGI."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -11,10 +12,15 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
+from asgiref.wsgi import WsgiToAsgi
+from flask import Flask
 
-from server_process import LIFESPAN, SESSION, WSGI_SERVER, answers_of, notes_of, server_process, two_workers, write_app
+from conftest import Run
+from server_process import LIFESPAN, SESSION, WSGI_SERVER, answers_of, notes_of, notes_of_workers, server_process, write_app
 from servers import HttpServer
+from shared_numbers import log, next_number
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="there are no such signals there")
 
@@ -90,23 +96,107 @@ def test_a_wsgi_server_with_threads(app: str, tmp_path: Path) -> None:
     assert server.complaints == []
 
 
-@pytest.mark.parametrize("app", [FLASK, DJANGO], ids=["Flask", "Django"])
-def test_two_asgi_workers(app: str, tmp_path: Path) -> None:
-    """Each worker of `uvicorn` opens one session for its requests, and closes it at its shutdown, which awaits `aclose()`."""
-    write_app(tmp_path, SESSION, LIFESPAN, app)
-    command = ("-m", "uvicorn", "app:asgi", "--workers=2", "--fd={fd}", "--log-level=warning")
-    with HttpServer() as upstream, server_process(tmp_path, *command, UPSTREAM=upstream.url) as server:
-        answers = answers_of(server.url, 200, until=two_workers)
-        status = server.stop(signal.SIGTERM)
-        assert upstream.wait_until_all_closed()
-    assert texts_of(answers) == [[f"/{number}"] * 2 for number in range(len(answers))]
-    assert len(upstream.requests) == 2 * len(answers)
-    notes = notes_of(tmp_path)
-    assert notes.keys() == {worker for worker, *_ in answers}
-    assert list(notes.values()) == [["opened", "closed"]] * 2
-    assert status == 0
-    assert server.complaints == []
+FASTAPI = """
+    from typing import Annotated
+    from fastapi import Depends, FastAPI
 
+    async def session_of_the_loop():
+        async with make_session() as session:
+            yield session
+
+    fastapi = FastAPI()
+
+    @fastapi.get("/{number}")
+    async def relay(number: int, session: Annotated[ClientSession, Depends(session_of_the_loop)]):
+        async with session.get(f"/{number}") as response:
+            return os.getpid(), await response.text(), await fetch(f"/{number}")
+
+    asgi = with_lifespan(fastapi)
+"""
+ASGI = {"Flask": FLASK, "Django": DJANGO, "FastAPI": FASTAPI}
+EACH_WAY = [("FastAPI", loop, signalled) for loop in ("asyncio", "uvloop") for signalled in (signal.SIGTERM, signal.SIGINT)]
+
+
+@pytest.mark.parametrize(
+    ("app", "loop", "signalled"), [("Flask", "auto", signal.SIGTERM), ("Django", "auto", signal.SIGTERM), *EACH_WAY]
+)
+def test_two_asgi_workers(app: str, loop: str, signalled: signal.Signals, tmp_path: Path) -> None:
+    """Each worker of `uvicorn` opens one session for its requests, and closes it at its shutdown, which awaits `aclose()`."""
+    command = ("-m", "uvicorn", "app:asgi", "--workers=2", "--fd={fd}", f"--loop={loop}", "--log-level=warning")
+    sources = (LIFESPAN, ASGI[app])
+    notes = notes_of_workers(tmp_path, *sources, command=command, workers=2, signalled=signalled, status=0)
+    assert notes == [["opened", "closed", "shutdown ends"]] * 2
+
+
+# Flask, in this process
+
+
+@pytest.fixture(autouse=True)
+def empty_log() -> None:
+    log.clear()
+
+
+async def two_numbers() -> list[int]:
+    return [await next_number(), await next_number()]
+
+
+async def use_before_request() -> None:
+    await next_number()
+
+
+async def fail() -> list[int]:
+    await next_number()
+    raise LookupError("of the view")
+
+
+def new_app(*, before_request: bool = False) -> Flask:
+    app = Flask("app")
+    app.add_url_rule("/", view_func=two_numbers)
+    app.add_url_rule("/fail", view_func=fail)
+    if before_request:
+        app.before_request(use_before_request)
+    return app
+
+
+def test_a_request_under_wsgi() -> None:
+    """Each request to an async view has a loop of its own, and on it one of each resource, closed before the answer."""
+    with new_app().test_client() as client:
+        for number in range(1, 101):
+            assert client.get("/").json == [0, 1]
+            assert log == ["opened", "closed"] * number
+
+
+def test_a_request_that_fails_under_wsgi() -> None:
+    """A view that raises closes what it has used, too."""
+    with new_app().test_client() as client:
+        assert client.get("/fail").status_code == 500
+    assert log == ["opened", "closed"]
+
+
+def test_each_async_function_of_a_request_under_wsgi() -> None:
+    """Flask runs an async `before_request` on a loop of its own, which is another one than the view's."""
+    with new_app(before_request=True).test_client() as client:
+        assert client.get("/").json == [0, 1]
+    assert log == ["opened", "closed"] * 2
+
+
+def test_many_requests_under_asgi(run: Run) -> None:
+    """Under ASGI, concurrent requests, with all their async functions, share what the server's loop has opened once."""
+    to_asgi: Any = WsgiToAsgi  # it has no types
+    transport = httpx.ASGITransport(to_asgi(new_app(before_request=True)))
+
+    async def main() -> list[int]:
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            answers = await asyncio.gather(*(client.get("/") for _ in range(100)))
+        return [number for answer in answers for number in answer.json()]
+
+    numbers = run(main())
+    assert len(set(numbers)) == len(numbers) == 200
+    assert max(numbers) == 299
+    assert log == ["opened", "closed"]
+
+
+# Django's test clients, in a process of their own
 
 WITH_CLIENT = """
     import asyncio, json

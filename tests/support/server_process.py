@@ -10,14 +10,14 @@ import socket
 import subprocess
 import sys
 import textwrap
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from servers import LONGEST_WAIT
+from servers import LONGEST_WAIT, HttpServer
 
 NOTE = """
 import os
@@ -58,6 +58,7 @@ def with_lifespan(app):
         await send({"type": "lifespan.startup.complete"})
         await receive()
         await aclose()
+        note("shutdown ends")
         await send({"type": "lifespan.shutdown.complete"})
 
     return application
@@ -155,6 +156,27 @@ def answers_of(url: str, count: int, *, until: Callable[[list[Any]], bool] = boo
         return answers
 
     return asyncio.run(all_of_them())
+
+
+def notes_of_workers(
+    directory: Path, *sources: str, command: Sequence[str], signalled: signal.Signals, workers: int = 1, status: int | None = None
+) -> list[list[str]]:
+    """What each worker of a server notes that gets a signal when it has answered many requests, by the sources of its app.
+
+    It answers a request for a number with the id of the worker's process, and what it has fetched at that number, by `SESSION`.
+    """
+    write_app(directory, SESSION, *sources)
+    with HttpServer() as upstream, server_process(directory, *command, UPSTREAM=upstream.url) as server:
+        answers = answers_of(server.url, 200, until=bool if workers == 1 else two_workers)
+        assert server.stop(signalled) == status or status is None
+        assert upstream.wait_until_all_closed()
+    fetched = [text for number, (_, *texts) in enumerate(answers) for text in texts if text == f"/{number}"]
+    assert len(fetched) == sum(len(texts) for _, *texts in answers) == sum(path[1:].isdigit() for path in upstream.paths)
+    assert server.complaints == []
+    notes = notes_of(directory)
+    assert notes.keys() == {worker for worker, *_ in answers}
+    assert len(notes) == workers
+    return [*notes.values()]
 
 
 def two_workers(answers: list[Any]) -> bool:

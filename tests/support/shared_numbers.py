@@ -15,9 +15,20 @@ log: list[str] = []
 @sticky_singleton_acm
 @asynccontextmanager
 async def make_numbers() -> AsyncGenerator[Iterator[int]]:
+    """Its exit needs a task that it has started, and a thread."""
     log.append("opened")
+    lines: asyncio.Queue[str] = asyncio.Queue()
+
+    async def write() -> None:
+        while True:
+            log.append(await lines.get())
+            lines.task_done()
+
+    writer = asyncio.create_task(write())
     yield count()
-    log.append(await asyncio.to_thread(lambda: "closed"))
+    await lines.put(await asyncio.to_thread(lambda: "closed"))
+    await lines.join()
+    writer.cancel()
 
 
 async def next_number() -> int:
