@@ -17,7 +17,8 @@ from typing import Any, cast
 import anyio
 import pytest
 
-from facts import NewLoop, forever, on_each_loop, open_loop, this_task
+from facts import NewLoop, forever, open_loop, this_task
+from recording import on_each_loop
 
 # Tasks that no runner sees.
 

@@ -31,8 +31,6 @@ from recording import cancel, on_each_loop, use
 
 RUNS = 50
 
-Main = Callable[[], Coroutine[Any, Any, object]]
-
 
 @pytest.fixture(autouse=True)
 def no_collector() -> Iterator[None]:
@@ -42,10 +40,11 @@ def no_collector() -> Iterator[None]:
 
 
 class Held:
-    """Something that can be watched; as an ACM, it gives itself."""
+    """Something that can be watched, and that refers to its loop and to what it uses; as an ACM, it gives itself."""
 
-    def __init__(self) -> None:
+    def __init__(self, used: object = None) -> None:
         self.loop = asyncio.get_running_loop()
+        self.used = used
 
     async def __aenter__(self) -> Self:
         return self
@@ -54,12 +53,44 @@ class Held:
         pass
 
 
+class Fails(Held):
+    """Cannot be entered, or exited; the loop is in the traceback."""
+
+    def __init__(self, step: str) -> None:
+        super().__init__()
+        self.step = step
+
+    async def __aenter__(self) -> Self:
+        await self._reach("enter")
+        return self
+
+    async def __aexit__(self, *_exc: object) -> None:
+        await self._reach("exit")
+
+    async def _reach(self, step: str) -> None:
+        loop = asyncio.get_running_loop()
+        await asyncio.sleep(0)
+        if step == self.step:
+            assert loop is self.loop
+            raise LookupError(step)
+
+
+def ignore_reports() -> None:
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+
+
+async def turns(count: int = 3) -> None:
+    """Lets the loop turn."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
 class OwnError(Exception):
     """An error that can be watched."""
 
 
 class Alive:
-    """Counts which of the objects that it was shown are still alive."""
+    """Finds which of the objects that it was shown are still alive."""
 
     def __init__(self) -> None:
         self._refs: list[weakref.ref[Any]] = []
@@ -73,18 +104,14 @@ class Alive:
 
 
 make = sticky_singleton_acm(Held)
+make_failing = sticky_singleton_acm(Fails)
 make_singleton = singleton(Held)
-
-
-@singleton
-def loop_of_singleton() -> asyncio.AbstractEventLoop:
-    return asyncio.get_running_loop()
+loop_of_singleton = singleton(asyncio.get_running_loop)
 
 
 @singleton
 def with_unhashable(options: dict[str, Any]) -> Held:
-    held = Held()
-    options["held"] = held
+    options["held"] = held = Held()
     return held
 
 
@@ -124,9 +151,7 @@ async def hold_in_generators(alive: Alive) -> None:
 
     @asynccontextmanager
     async def careless() -> AsyncGenerator[Held]:
-        held = Held()
-        held.task = asyncio.create_task(asyncio.Event().wait())  # type: ignore[attr-defined]  # makes a circle with the loop
-        yield held
+        yield Held(asyncio.create_task(asyncio.Event().wait()))  # makes a circle with the loop
 
     alive.watch(await enter(resource()), await enter(careless()))
 
@@ -137,12 +162,9 @@ async def hold_in_users(alive: Alive) -> None:
     @asynccontextmanager
     async def user() -> AsyncGenerator[Held]:
         async with make() as used:
-            held = Held()
-            held.used = used  # type: ignore[attr-defined]  # as a resource refers to what it uses
-            yield held
+            yield Held(used)
 
-    factory = sticky_singleton_acm(user)
-    async with factory() as held, make() as used:
+    async with sticky_singleton_acm(user)() as held, make() as used:
         alive.watch(held, used)
 
 
@@ -163,38 +185,21 @@ async def hold_in_tasks(alive: Alive) -> None:
 
     storage()["task"] = task = asyncio.create_task(work())
     alive.watch(task)
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await turns(2)
 
 
 async def hold_in_failures(alive: Alive) -> None:
     """Resources and callbacks whose enter or exit fails, with the loop in their tracebacks."""
-
-    class FailsToExit(Held):
-        async def __aexit__(self, *_exc: object) -> None:
-            loop = asyncio.get_running_loop()
-            assert loop is self.loop
-            raise LookupError("exit")
-
-    class FailsToEnter(Held):
-        async def __aenter__(self) -> Self:
-            loop = asyncio.get_running_loop()
-            assert loop is self.loop
-            raise LookupError("enter")
-
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
-    failing = FailsToEnter()
-    alive.watch(await enter(FailsToExit()), failing)
-    with pytest.raises(LookupError, match="enter"):
-        await enter_once(failing)
-    with pytest.raises(LookupError, match="enter"):
-        await use(sticky_singleton_acm(FailsToEnter)())
+    ignore_reports()
+    failing = Fails("enter")
+    alive.watch(await enter(Fails("exit")), failing)
+    for entering in (enter_once(failing), use(make_failing("enter"))):
+        with pytest.raises(LookupError, match="enter"):
+            await entering
 
 
 class Closing(Held):
-    """Something that has to be closed, and that refers to what it uses."""
-
-    used: object = None
+    """Something that has to be closed."""
 
     async def aclose(self) -> None:
         assert self.loop is asyncio.get_running_loop()
@@ -209,9 +214,7 @@ async def connect_it(failing: bool = False) -> Closing:
     await asyncio.sleep(0)
     if failing:
         raise OwnError
-    closing = Closing()
-    closing.used = close_it()
-    return closing
+    return Closing(close_it())
 
 
 async def hold_with_close(alive: Alive) -> None:
@@ -219,18 +222,14 @@ async def hold_with_close(alive: Alive) -> None:
 
     @asynccontextmanager
     async def user() -> AsyncGenerator[Held]:
-        held = Held()
-        held.used = close_it(), variable.get()  # type: ignore[attr-defined]  # as a resource refers to what it uses
-        yield held
+        yield Held((close_it(), variable.get()))
 
     alive.watch(await enter(user()), close_it(), await connect_it(), variable.get())
     variable.get().used = connect_it()
     never_awaited = connect_it(failing=False)
-    alive.watch(never_awaited)
+    alive.watch(never_awaited, variable.get())
     with pytest.raises(OwnError):
         await connect_it(failing=True)
-    replaced = variable.get()
-    alive.watch(replaced)
     variable.set(Closing())
 
 
@@ -245,25 +244,15 @@ async def hold_with_close_that_fails(alive: Alive) -> None:
     async def connect() -> Closing:
         return Closing()
 
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    ignore_reports()
     var = storage()["var"] = LoopVar("v", factory=Closing, close=close)
-    alive.watch(singleton(Closing, close=close)(), await singleton(connect, close=close)(), var.get())
-    alive.watch(var)
+    alive.watch(singleton(Closing, close=close)(), await singleton(connect, close=close)(), var.get(), var)
 
 
 HOLDS = [
-    hold_in_storage,
-    hold_in_singletons,
-    hold_in_resources,
-    hold_in_generators,
-    hold_in_users,
-    hold_in_callbacks,
-    hold_in_tasks,
-    hold_in_failures,
-    hold_with_close,
-    hold_with_close_that_fails,
+    *(hold_in_storage, hold_in_singletons, hold_in_resources, hold_in_generators, hold_in_users, hold_in_callbacks),
+    *(hold_in_tasks, hold_in_failures, hold_with_close, hold_with_close_that_fails),
 ]
-
 NOT_FOR_ACLOSE = {hold_in_tasks, hold_in_failures, hold_with_close_that_fails}  # which goes on, or whose errors it raises
 
 Hold = Callable[[Alive], Coroutine[Any, Any, None]]
@@ -319,36 +308,38 @@ def test_aclose_leaves_nothing(run: Run, hold: Hold) -> None:
 
 
 class Short(Held):
-    """Dies, while it is held, when it is told to; nothing of asyncio's is in its error but the loop."""
+    """Dies while it is held when `die` is called; the loop alone refers to its error."""
 
     def __init__(self) -> None:
         super().__init__()
         self.dead = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        task = asyncio.current_task()
-        assert task is not None
-        self.die = task.cancel
+        self._task = asyncio.current_task()
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
+        self._task = None
         self.dead.set()
+
+    async def die(self) -> None:
+        assert self._task is not None
+        self._task.cancel()
+        await self.dead.wait()
 
 
 @on_each_loop
 async def test_a_resource_that_died_leaves_nothing() -> None:
     """A resource that dies while it is held leaves neither its value nor its ACM alive, while the loop goes on."""
     alive = Alive()
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    ignore_reports()
     for enter_it in (enter, enter_once):
         short = Short()
         alive.watch(await enter_it(short))
         assert alive.still() == [short]
-        short.die()
-        await short.dead.wait()
+        await short.die()
         del short
-    for _ in range(3):
-        await asyncio.sleep(0)
+    await turns()
     assert alive.still() == []
 
 
@@ -356,19 +347,13 @@ async def test_a_resource_that_died_leaves_nothing() -> None:
 async def test_a_released_resource_leaves_nothing() -> None:
     """What `release` has ended is not kept alive, while the loop goes on; nor is what could not be exited."""
     alive = Alive()
-
-    class Failing(Held):
-        async def __aexit__(self, *_exc: object) -> None:
-            raise LookupError
-
-    make_failing = sticky_singleton_acm(Failing)
-    alive.watch(await make().__aenter__(), await make_failing().__aenter__(), make_singleton())
+    alive.watch(await use(make()), await use(make_failing("exit")), make_singleton())
     assert len(alive.still()) == 3
     assert await release(make)
     with pytest.raises(LookupError):
-        await release(make_failing)
+        await release(make_failing, "exit")
     assert await release(make_singleton)
-    await asyncio.sleep(0)
+    await turns(1)
     assert alive.still() == []
 
 
@@ -377,50 +362,47 @@ async def test_a_failed_enter_leaves_nothing() -> None:
     """What could not be entered is not kept alive, while the loop goes on."""
     alive = Alive()
 
-    class Failing(Held):
+    class FailsToEnter(Fails):
         def __init__(self) -> None:
-            super().__init__()
+            super().__init__("enter")
             alive.watch(self)
 
-        async def __aenter__(self) -> Self:
-            await asyncio.sleep(0)
-            raise LookupError
-
-    factory = sticky_singleton_acm(Failing)
-    ways: list[Main] = [lambda: use(factory()), lambda: enter(Failing()), lambda: enter_once(Failing())]
-    for enter_it in ways * 10:
-        with pytest.raises(LookupError):
-            await enter_it()
-    await asyncio.sleep(0)  # until here the loop has the future that told of the last one
+    factory = sticky_singleton_acm(FailsToEnter)
+    for _ in range(10):
+        for entering in (use(factory()), enter(FailsToEnter()), enter_once(FailsToEnter())):
+            with pytest.raises(LookupError):
+                await entering
+        del entering
+    await turns(1)  # until here the loop has the future that told of the last one
     assert alive.still() == []
+
+
+async def cancelled(coroutine: Coroutine[Any, Any, object]) -> bool:
+    """Runs it in a task that is cancelled after two turns of the loop."""
+    task = asyncio.create_task(coroutine)
+    await turns(2)
+    await cancel(task)
+    return task.cancelled()
 
 
 @on_each_loop
 async def test_a_cancelled_enter_leaves_nothing() -> None:
     """What nobody waited for any more is not kept alive, while the loop goes on."""
     alive = Alive()
-    cancelled = 0
+    begun = 0
 
     class Slow(Held):
         async def __aenter__(self) -> Self:
-            nonlocal cancelled
+            nonlocal begun
+            begun += 1
             alive.watch(self)
-            try:
-                await asyncio.Event().wait()
-            except asyncio.CancelledError:
-                cancelled += 1
-                raise
+            await asyncio.Event().wait()
             return self
 
     for _ in range(10):
-        task = asyncio.create_task(enter(Slow()))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await cancel(task)
-        del task
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert cancelled == 10
+        assert await cancelled(enter(Slow()))
+    await turns()
+    assert begun == 10
     assert alive.still() == []
 
 
@@ -441,17 +423,15 @@ async def test_a_long_lived_resource_forgets_what_it_has_used() -> None:
         yield
         task.cancel()
 
-    asyncio.get_running_loop().set_exception_handler(lambda _loop, _context: None)
+    ignore_reports()
     await enter(long())
     for _ in range(RUNS):
         short = Short()
         await wanted.put(short)
         await wanted.join()
         assert alive.still() == [short]
-        short.die()
-        await short.dead.wait()
-        for _ in range(3):
-            await asyncio.sleep(0)
+        await short.die()
+        await turns()
         del short
         assert alive.still() == []
 
@@ -462,14 +442,11 @@ async def test_tasks_of_a_resource_are_let_go_when_they_end() -> None:
     alive = Alive()
     enough = asyncio.Event()
 
-    async def short() -> None:
-        await asyncio.sleep(0)
-
     @asynccontextmanager
     async def long() -> AsyncGenerator[None]:
         async def spawn() -> None:
             for _ in range(RUNS):
-                task = asyncio.create_task(short())
+                task = asyncio.create_task(asyncio.sleep(0))
                 alive.watch(task)
                 await task
             enough.set()
@@ -480,7 +457,7 @@ async def test_tasks_of_a_resource_are_let_go_when_they_end() -> None:
 
     await enter(long())
     await enough.wait()
-    await asyncio.sleep(0)
+    await turns(1)
     assert alive.still() == []
 
 
@@ -508,7 +485,7 @@ async def test_the_callers_context_and_error_are_let_go() -> None:
 
     for _ in range(3):
         await asyncio.create_task(caller())
-    await asyncio.sleep(0)
+    await turns(1)
     assert alive.still() == []
 
 
@@ -529,19 +506,23 @@ def is_still_good(token: Token) -> bool:
     return token.is_good
 
 
-async def renew_in_blocks(make: Callable[[], Any]) -> Token:
+def one_key(used: object = None) -> str:
+    return "k"
+
+
+async def renew_in_blocks(make: Callable[[], Any]) -> Any:
     async with make() as outer:
         outer.is_good = False
         async with make() as token, make():
-            return token  # type: ignore[no-any-return]  # as the factories are wrapped below
+            return token
 
 
-async def renew_by_awaiting(make: Callable[[], Any]) -> Token:
-    return await make()  # type: ignore[no-any-return]  # as the factories are wrapped below
+async def renew_by_awaiting(make: Callable[[], Any]) -> Any:
+    return await make()
 
 
-async def renew_by_calling(make: Callable[[], Any]) -> Token:
-    return make()  # type: ignore[no-any-return]  # as the factories are wrapped below
+async def renew_by_calling(make: Callable[[], Any]) -> Any:
+    return make()
 
 
 @pytest.mark.parametrize("is_kept", [False, True])
@@ -549,17 +530,17 @@ async def renew_by_calling(make: Callable[[], Any]) -> Token:
     ("renew", "make"),
     [
         pytest.param(renew_in_blocks, sticky_singleton_acm(Token, valid=is_still_good), id="blocks"),
-        pytest.param(renew_in_blocks, sticky_singleton_acm(Token, valid=is_still_good, key=lambda: "k"), id="blocks, key"),
+        pytest.param(renew_in_blocks, sticky_singleton_acm(Token, valid=is_still_good, key=one_key), id="blocks, key"),
         pytest.param(renew_by_awaiting, sticky_singleton_acm(Token, valid=is_still_good), id="await"),
         pytest.param(renew_by_calling, singleton(Token, valid=is_still_good), id="plain"),
         pytest.param(renew_by_calling, singleton(Token, valid=is_still_good, close=Token.close), id="plain, closed"),
         pytest.param(renew_by_awaiting, singleton(connected, valid=is_still_good), id="coroutine"),
-        pytest.param(renew_by_awaiting, singleton(connected, valid=is_still_good, key=lambda: "k"), id="coroutine, key"),
+        pytest.param(renew_by_awaiting, singleton(connected, valid=is_still_good, key=one_key), id="coroutine, key"),
         pytest.param(renew_by_awaiting, singleton(connected, valid=is_still_good, close=Token.close), id="coroutine, closed"),
     ],
 )
 def test_what_is_no_longer_good_is_let_go(
-    renew: Callable[[Callable[[], Any]], Coroutine[Any, Any, Token]], make: Callable[[], Any], is_kept: bool
+    renew: Callable[[Callable[[], Any]], Coroutine[Any, Any, Any]], make: Callable[[], Any], is_kept: bool
 ) -> None:
     """A service that makes a value anew 10,000 times holds no more objects than after the first few times."""
     alive = Alive()
@@ -578,8 +559,7 @@ def test_what_is_no_longer_good_is_let_go(
             del token
             await asyncio.sleep(0)
         await renew(make)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await turns(2)
         assert alive.still() == []
         assert counts[-1] - counts[0] < 100
 
@@ -604,13 +584,11 @@ async def test_a_value_is_held_by_its_blocks_alone() -> None:
         assert alive.still() == [first, token]
         del third
     del first
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await turns(2)
     assert alive.still() == [token]
     await stack.aclose()
     del token
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
+    await turns(2)
     assert alive.still() == []
 
 
@@ -642,7 +620,7 @@ async def test_a_value_that_was_closed_is_let_go() -> None:
             variable.set(Closing())
             alive.watch(variable.get())
         await variable.aclose()
-    await asyncio.sleep(0)
+    await turns(1)
     assert alive.still() == []
 
 
@@ -659,26 +637,9 @@ async def test_a_run_that_was_cancelled_is_let_go() -> None:
     for _ in range(10):
         held = Held()
         alive.watch(held)
-        task = asyncio.create_task(make(held))
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        await cancel(task)
-        del task, held
-    for _ in range(3):
-        await asyncio.sleep(0)
-    assert alive.still() == []
-
-
-def test_variables_and_functions_with_close_hold_no_loop(run: Run) -> None:
-    """A variable that lives as long as the process keeps nothing of the loops that have ended."""
-    alive = Alive()
-
-    async def main() -> None:
-        alive.watch(asyncio.get_running_loop(), variable.get(), close_it(), await connect_it())
-        variable.set(Closing())
-
-    for _ in range(RUNS):
-        run(main())
+        assert await cancelled(make(held))
+        del held
+    await turns()
     assert alive.still() == []
 
 
@@ -704,6 +665,5 @@ async def test_dropped_variables_leave_nothing() -> None:
         var = LoopVar("v", factory=Closing, close=Closing.aclose)
         alive.watch(var, var.get())
         del var
-        for _ in range(5):
-            await asyncio.sleep(0)
+        await turns(5)
         assert alive.still() == []

@@ -4,26 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import textwrap
-from collections.abc import Callable, Coroutine, Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from conftest import Run
 from programs import run_python
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
-
-
-def on_each_loop(main: Callable[[], Coroutine[Any, Any, None]]) -> Callable[[Run], None]:
-    """Makes of a coroutine function a test that runs it on each kind of loop."""
-
-    def test(run: Run) -> None:
-        run(main())
-
-    test.__name__, test.__qualname__, test.__doc__ = main.__name__, main.__qualname__, main.__doc__
-    test.__module__ = main.__module__
-    return test
 
 
 @contextmanager

@@ -13,9 +13,8 @@ import sys
 import threading
 import traceback
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractContextManager, asynccontextmanager, nullcontext, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, Protocol, Self, TypeAlias, TypeVar, cast
 
@@ -74,49 +73,22 @@ T = TypeVar("T")
 S = TypeVar("S", bound=Server)
 
 
-@dataclass(frozen=True)
 class Call(Generic[T]):
     """A call of a wrapped factory: how to get its value on the running loop, and how to release it."""
 
-    get: Callable[[], Coroutine[Any, Any, T]]
-    release: Callable[[], Coroutine[Any, Any, bool]]
+    def __init__(self, factory: Callable[..., Any], /, *args: Any, **kwargs: Any) -> None:
+        self._factory, self._args, self._kwargs = factory, args, kwargs
 
+    async def get(self) -> T:
+        called = self._factory(*self._args, **self._kwargs)
+        if isinstance(called, StickyACM):
+            async with cast("StickyACM[T]", called) as entered:
+                return entered
+        value: T = await called if asyncio.iscoroutine(called) else called
+        return value
 
-def call(factory: Callable[P, StickyACM[T]], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-    """A call of a sticky factory."""
-
-    async def get() -> T:
-        async with factory(*args, **kwargs) as value:
-            return value
-
-    return _call(get, factory, *args, **kwargs)
-
-
-def call_of_function(factory: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-    """A call of a plain function, or of a class, whose values are closed by ``close=``."""
-
-    async def get() -> T:
-        return factory(*args, **kwargs)
-
-    return _call(get, factory, *args, **kwargs)
-
-
-def call_of_coroutine(factory: Callable[P, Coroutine[Any, Any, T]], /, *args: P.args, **kwargs: P.kwargs) -> Call[T]:
-    """A call of a coroutine function, what it gives being closed by ``close=``."""
-
-    async def get() -> T:
-        return await factory(*args, **kwargs)
-
-    return _call(get, factory, *args, **kwargs)
-
-
-def _call(
-    get: Callable[[], Coroutine[Any, Any, T]], factory: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs
-) -> Call[T]:
-    async def release() -> bool:
-        return await asyncio_loop_local.release(factory, *args, **kwargs)
-
-    return Call(get, release)
+    async def release(self) -> bool:
+        return await asyncio_loop_local.release(self._factory, *self._args, **self._kwargs)
 
 
 class Client(ABC, Generic[S, T]):
@@ -210,53 +182,25 @@ class Client(ABC, Generic[S, T]):
 AnyClient: TypeAlias = Client[Any, Any]
 
 
-# aiohttp
-
-_session = sticky_singleton_acm(aiohttp.ClientSession)
+# Clients of the suite's HTTP server
 
 
-class Aiohttp(Client[HttpServer, aiohttp.ClientSession]):
-    new_server = HttpServer
-    many_tasks = range(1, 21)
-    lost = aiohttp.ClientConnectionError
-    refused = aiohttp.ClientConnectorError
-
-    def call(self) -> Call[aiohttp.ClientSession]:
-        return call(_session, self.server.url, headers={"X-Test": self.name}, timeout=aiohttp.ClientTimeout(LONGEST_WAIT))
-
-    async def use(self, client: aiohttp.ClientSession, note: str) -> None:
-        async with client.get(f"/{note}") as response:
-            assert await response.text() == f"/{note}"
-
-    async def never(self, client: aiohttp.ClientSession) -> None:
-        await client.get("/never")
-
-    def is_busy(self) -> bool:
-        return "never" in self._paths()
-
-    def notes(self) -> list[str]:
-        return [path for path in self._paths() if path != "never"]
-
-    def connections(self) -> int:
-        return self.server.open_connections()
-
-    def is_closed(self, client: aiohttp.ClientSession) -> bool:
-        return client.closed and client.connector is None
-
-    def _paths(self) -> list[str]:
-        return [request.path[1:] for request in self.server.requests if request.headers.get("X-Test") == self.name]
-
-
-# httpx, and a client of OpenAI's, which is over httpx or what has come after it
-
-_httpx_client = singleton(httpx.AsyncClient, close=httpx.AsyncClient.aclose)
-
-
-class PathsClient(Client[HttpServer, T]):
+class HttpClient(Client[HttpServer, T]):
     """A client whose notes are paths of the suite's HTTP server, below one of the test's own."""
 
     new_server = HttpServer
     many_tasks = range(1, 21)
+
+    @abstractmethod
+    async def get(self, client: T, path: str) -> str:
+        """What the server answers."""
+
+    async def use(self, client: T, note: str) -> None:
+        path = f"/{self.name}/{note}"
+        assert await self.get(client, path) == path
+
+    async def never(self, client: T) -> None:
+        await self.get(client, f"/never/{self.name}")
 
     def is_busy(self) -> bool:
         return f"/never/{self.name}" in self.server.paths
@@ -269,19 +213,36 @@ class PathsClient(Client[HttpServer, T]):
         return self.server.open_connections()
 
 
-class Httpx(PathsClient[httpx.AsyncClient]):
+_session = sticky_singleton_acm(aiohttp.ClientSession)
+
+
+class Aiohttp(HttpClient[aiohttp.ClientSession]):
+    lost = aiohttp.ClientConnectionError
+    refused = aiohttp.ClientConnectorError
+
+    def call(self) -> Call[aiohttp.ClientSession]:
+        return Call(_session, self.server.url, headers={"X-Test": self.name}, timeout=aiohttp.ClientTimeout(LONGEST_WAIT))
+
+    async def get(self, client: aiohttp.ClientSession, path: str) -> str:
+        async with client.get(path) as response:
+            return await response.text()
+
+    def is_closed(self, client: aiohttp.ClientSession) -> bool:
+        return client.closed and client.connector is None
+
+
+_httpx_client = singleton(httpx.AsyncClient, close=httpx.AsyncClient.aclose)
+
+
+class Httpx(HttpClient[httpx.AsyncClient]):
     lost = httpx.RemoteProtocolError
     refused = httpx.ConnectError
 
     def call(self) -> Call[httpx.AsyncClient]:
-        return call_of_function(_httpx_client, base_url=self.server.url, timeout=httpx.Timeout(LONGEST_WAIT))
+        return Call(_httpx_client, base_url=self.server.url, timeout=httpx.Timeout(LONGEST_WAIT))
 
-    async def use(self, client: httpx.AsyncClient, note: str) -> None:
-        path = f"/{self.name}/{note}"
-        assert (await client.get(path)).text == path
-
-    async def never(self, client: httpx.AsyncClient) -> None:
-        await client.get(f"/never/{self.name}")
+    async def get(self, client: httpx.AsyncClient, path: str) -> str:
+        return (await client.get(path)).text
 
     def is_closed(self, client: httpx.AsyncClient) -> bool:
         return client.is_closed
@@ -290,21 +251,15 @@ class Httpx(PathsClient[httpx.AsyncClient]):
 _openai_client = singleton(openai.AsyncOpenAI, close=openai.AsyncOpenAI.close)
 
 
-class OpenAI(PathsClient[openai.AsyncOpenAI]):
+class OpenAI(HttpClient[openai.AsyncOpenAI]):
     lost = openai.APIConnectionError
     refused = openai.APIConnectionError
 
     def call(self) -> Call[openai.AsyncOpenAI]:
-        return call_of_function(
-            _openai_client, base_url=self.server.url, api_key="of the test", timeout=LONGEST_WAIT, max_retries=0
-        )
+        return Call(_openai_client, base_url=self.server.url, api_key="of the test", timeout=LONGEST_WAIT, max_retries=0)
 
-    async def use(self, client: openai.AsyncOpenAI, note: str) -> None:
-        path = f"/{self.name}/{note}"
-        assert await client.get(path, cast_to=str) == path
-
-    async def never(self, client: openai.AsyncOpenAI) -> None:
-        await client.get(f"/never/{self.name}", cast_to=str)
+    async def get(self, client: openai.AsyncOpenAI, path: str) -> str:
+        return await client.get(path, cast_to=str)
 
     def is_closed(self, client: openai.AsyncOpenAI) -> bool:
         return client.is_closed()
@@ -347,7 +302,7 @@ class PsycopgPool(PostgresClient[Psycopg]):
     lost = psycopg.OperationalError
 
     def call(self, *, size: int = 2) -> Call[Psycopg]:
-        return call(
+        return Call(
             _psycopg_pool,
             self.server.conninfo,
             min_size=size,
@@ -399,8 +354,7 @@ class AsyncpgPool(PostgresClient[Asyncpg]):
         return arguments | {"min_size": 2, "max_size": 2, "server_settings": {"application_name": self.name}}
 
     def call(self) -> Call[Asyncpg]:
-        # Neither checker takes arguments for an overloaded function in this way.
-        return call(_asyncpg_pool, **self.arguments)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        return Call(_asyncpg_pool, **self.arguments)
 
     async def use(self, client: Asyncpg, note: str) -> None:
         async with client.acquire() as connection, connection.transaction():
@@ -428,7 +382,7 @@ class OpenedAsyncpgPool(AsyncpgPool):
     """A pool that a coroutine function opens, and ``close`` closes."""
 
     def call(self) -> Call[Asyncpg]:
-        return call_of_coroutine(_opened_asyncpg_pool, **self.arguments)
+        return Call(_opened_asyncpg_pool, **self.arguments)
 
 
 class Base(DeclarativeBase):
@@ -463,7 +417,7 @@ class Sqlalchemy(PostgresClient[AsyncEngine]):
         return URL.create("postgresql+asyncpg", username="postgres", database="postgres", query={"host": self.server.host})
 
     def call(self) -> Call[AsyncEngine]:
-        return call(database, self.url, application=self.name)
+        return Call(database, self.url, application=self.name)
 
     async def use(self, client: AsyncEngine, note: str) -> None:
         async with AsyncSession(client) as session, session.begin():
@@ -481,8 +435,8 @@ class Sqlalchemy(PostgresClient[AsyncEngine]):
 
 # Redis
 
-# A few keywords of redis-py's have types that pyright does not know.
-_redis = cast("Callable[..., StickyACM[redis.asyncio.Redis]]", sticky_singleton_acm(redis.asyncio.Redis))
+_redis = cast("Callable[..., Any]", sticky_singleton_acm(redis.asyncio.Redis))
+_redis_from_url: Any = singleton(redis.asyncio.from_url, close=redis.asyncio.Redis.aclose)
 
 
 class CountingBackoff(NoBackoff):
@@ -502,8 +456,10 @@ class Redis(Client[RedisServer, redis.asyncio.Redis]):
     refused = redis.ConnectionError
 
     def call(self) -> Call[redis.asyncio.Redis]:
-        retry = Retry(CountingBackoff(), 1)
-        return call(_redis, port=self.server.port, client_name=self.name, decode_responses=True, retry=retry)
+        return Call(_redis, port=self.server.port, client_name=self.name, **self.options())
+
+    def options(self) -> dict[str, Any]:
+        return {"decode_responses": True, "retry": Retry(CountingBackoff(), 1)}
 
     async def use(self, client: redis.asyncio.Redis, note: str) -> None:
         await client.rpush(f"{self.name} notes", note)
@@ -522,16 +478,11 @@ class Redis(Client[RedisServer, redis.asyncio.Redis]):
         return self.server.clients().count(self.name)
 
 
-_redis_from_url = cast("Callable[..., redis.asyncio.Redis]", singleton(redis.asyncio.from_url, close=redis.asyncio.Redis.aclose))
-
-
 class RedisFromUrl(Redis):
     """A client of a plain function, which ``close`` closes."""
 
     def call(self) -> Call[redis.asyncio.Redis]:
-        retry = Retry(CountingBackoff(), 1)
-        url = f"redis://localhost:{self.server.port}?client_name={self.name}"
-        return call_of_function(_redis_from_url, url, decode_responses=True, retry=retry)
+        return Call(_redis_from_url, f"redis://localhost:{self.server.port}?client_name={self.name}", **self.options())
 
 
 # Clients of programs of the suite
@@ -575,7 +526,7 @@ class Grpc(SuiteClient[grpc.aio.Channel]):
         return f"127.0.0.1:{self.server.port}"
 
     def call(self) -> Call[grpc.aio.Channel]:
-        return call(_channel, self.target, options=[("grpc.use_local_subchannel_pool", 1)])
+        return Call(_channel, self.target, options=[("grpc.use_local_subchannel_pool", 1)])
 
     async def use(self, client: grpc.aio.Channel, note: str) -> None:
         method: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = client.unary_unary("/Small/Echo")
@@ -635,7 +586,7 @@ class McpHttp(SuiteClient[ClientSession]):
     works_on = False
 
     def call(self) -> Call[ClientSession]:
-        return call(mcp_session_over_http, f"http://127.0.0.1:{self.server.port}/mcp")
+        return Call(mcp_session_over_http, f"http://127.0.0.1:{self.server.port}/mcp")
 
     async def use(self, client: ClientSession, note: str) -> None:
         assert await text_of(client, "echo", what=note) == note
@@ -695,7 +646,7 @@ class McpStdio(Client[StdioServers, ClientSession]):
         return StdioServerParameters(command=sys.executable, args=[str(Path(__file__).with_name("mcp_server.py"))])
 
     def call(self) -> Call[ClientSession]:
-        return call(mcp_session, self.parameters)
+        return Call(mcp_session, self.parameters)
 
     async def use(self, client: ClientSession, note: str) -> None:
         self.server.pids.add(int(await text_of(client, "process_id")))
@@ -776,7 +727,7 @@ class Mqtt(PublishingClient[MqttBroker, aiomqtt.Client]):
     def call(self) -> Call[aiomqtt.Client]:
         """The client of this thread: a broker ends a connection whose name another one takes."""
         identifier = f"{self.name}-{threading.current_thread().name}"
-        return call(_mqtt, "127.0.0.1", self.server.port, identifier=identifier, timeout=LONGEST_WAIT)
+        return Call(_mqtt, "127.0.0.1", self.server.port, identifier=identifier, timeout=LONGEST_WAIT)
 
     async def use(self, client: aiomqtt.Client, note: str) -> None:
         await client.publish(f"{self.name}/notes", note, qos=1)
@@ -797,15 +748,23 @@ class Mqtt(PublishingClient[MqttBroker, aiomqtt.Client]):
 nats_connection = sticky_singleton_acm(servers_nats.connection)
 
 
-class Nats(PublishingClient[NatsServer, Connection]):
+class NatsPublisher(PublishingClient[NatsServer, T]):
     new_server = NatsServer
     cannot_exit = nats.errors.ConnectionReconnectingError
 
     def new_subscriber(self) -> servers_nats.Subscriber:
         return servers_nats.Subscriber(self.server.url, self.name)
 
+    def connections(self) -> int:
+        return self.server.clients().count(self.name)
+
+    def was_left_in_good_order(self) -> bool:
+        return super().was_left_in_good_order() and self.server.reasons(self.name) <= {"Client Closed"}
+
+
+class Nats(NatsPublisher[Connection]):
     def call(self) -> Call[Connection]:
-        return call(nats_connection, self.server.url, name=self.name)
+        return Call(nats_connection, self.server.url, name=self.name)
 
     async def use(self, client: Connection, note: str) -> None:
         """Publishes; the client need not have sent it yet when this returns."""
@@ -820,14 +779,8 @@ class Nats(PublishingClient[NatsServer, Connection]):
         await super().kill(client)
         await client.disconnected.wait()
 
-    def connections(self) -> int:
-        return self.server.clients().count(self.name)
-
     def is_closed(self, client: Connection) -> bool:
         return client.client.is_closed
-
-    def was_left_in_good_order(self) -> bool:
-        return super().was_left_in_good_order() and self.server.reasons(self.name) <= {"Client Closed"}
 
 
 async def drain(client: NatsClient) -> None:
@@ -836,23 +789,14 @@ async def drain(client: NatsClient) -> None:
     await client.drain()
 
 
-# nats-py leaves the type of its options open.
-_nats_client = singleton(cast("Callable[..., Coroutine[Any, Any, NatsClient]]", nats.connect), close=drain)  # pyright: ignore[reportUnknownMemberType]
+_nats_client = singleton(cast("Any", nats).connect, close=drain)  # nats-py leaves the type of its options open
 
 
-class NatsFromConnect(PublishingClient[NatsServer, NatsClient]):
-    """A client of nats-py's own coroutine function, which ``close`` drains."""
-
-    new_server = NatsServer
-    cannot_exit = nats.errors.ConnectionReconnectingError
-
-    def new_subscriber(self) -> servers_nats.Subscriber:
-        return servers_nats.Subscriber(self.server.url, self.name)
+class NatsFromConnect(NatsPublisher[NatsClient]):
+    """A client of nats-py's own coroutine function, which ``close=`` drains."""
 
     def call(self) -> Call[NatsClient]:
-        return call_of_coroutine(
-            _nats_client, self.server.url, name=self.name, reconnect_time_wait=0.05, max_reconnect_attempts=-1
-        )
+        return Call(_nats_client, self.server.url, name=self.name, reconnect_time_wait=0.05, max_reconnect_attempts=-1)
 
     async def use(self, client: NatsClient, note: str) -> None:
         while not client.is_connected:
@@ -867,14 +811,8 @@ class NatsFromConnect(PublishingClient[NatsServer, NatsClient]):
         while client.is_connected:
             await asyncio.sleep(0.01)
 
-    def connections(self) -> int:
-        return self.server.clients().count(self.name)
-
     def is_closed(self, client: NatsClient) -> bool:
         return client.is_closed
-
-    def was_left_in_good_order(self) -> bool:
-        return super().was_left_in_good_order() and self.server.reasons(self.name) <= {"Client Closed"}
 
 
 CLIENTS: list[type[AnyClient]] = [
