@@ -315,11 +315,10 @@ class Short(Held):
         self.dead = asyncio.Event()
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.current_task()
+        self._task = asyncio.current_task()  # to which it refers also when it has ended
         return self
 
     async def __aexit__(self, *_exc: object) -> None:
-        self._task = None
         self.dead.set()
 
     async def die(self) -> None:
