@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 from typing import NamedTuple
@@ -15,8 +13,10 @@ import pytest
 
 from asyncio_loop_local import singleton, sticky_singleton_acm
 from asyncio_loop_local_pytest import LoopLocalOverride
+from programs import run_python
 from recording import Recorded
 
+NO_CACHE = ("-p", "no:cacheprovider")
 PLUGINS = ("-p", "asyncio_loop_local_pytest", "-p", "pytest_asyncio.plugin", "-p", "anyio.pytest_plugin")
 
 BEGINNING = """
@@ -38,6 +38,16 @@ BEGINNING = """
         loop.run_until_complete(use(host))
         return loop
 
+    @pytest.fixture
+    def open_loop():
+        loop = leave()
+        yield loop
+        loop.close()
+
+    @pytest.fixture(scope="module")
+    def anyio_backend():
+        return "asyncio"
+
 """
 
 
@@ -58,15 +68,8 @@ def run_pytest(directory: Path, tests: str, *options: str, ini: str = "") -> Out
     """Run pytest in a process of its own, with the library's plugin and those that keep loops."""
     (directory / "pytest.ini").write_text(f"[pytest]\nasyncio_default_fixture_loop_scope = function\n{ini}\n")
     (directory / "test_it.py").write_text(textwrap.dedent(BEGINNING) + textwrap.dedent(tests))
-    result = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-rA", "--tb=short", "-p", "no:cacheprovider", *PLUGINS, *options],
-        cwd=directory,
-        env=os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    env = os.environ | {"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    result = run_python("-m", "pytest", "-q", "-rA", "--tb=short", *NO_CACHE, *PLUGINS, *options, cwd=directory, env=env)
     assert result.stderr == ""
     passed, errors, failed = (
         {*re.findall(rf"^{word} test_it\.py::(\S+)", result.stdout, re.MULTILINE)} for word in ("PASSED", "ERROR", "FAILED")
@@ -153,18 +156,8 @@ IN_ORDER = """
     async def test_of_anyio(anyio_backend_name):
         await use()
 
-    @pytest.fixture
-    def anyio_backend():
-        return "asyncio"
-
-    @pytest.fixture
-    def own():
-        loop = leave()
-        yield loop
-        loop.close()
-
-    def test_own_fixture(own):
-        own.run_until_complete(use())
+    def test_own_fixture(open_loop):
+        open_loop.run_until_complete(use())
 
     def test_without_a_loop():
         pass
@@ -208,10 +201,6 @@ WIDER = """
     @pytest_asyncio.fixture(scope="module", loop_scope="module")
     async def of_pytest_asyncio():
         return await use()
-
-    @pytest.fixture(scope="module")
-    def anyio_backend():
-        return "asyncio"
 
     @pytest.fixture(scope="module")
     async def of_anyio(anyio_backend):
@@ -264,17 +253,15 @@ WIDER = """
 
 
 HOLDS_NOTHING = """
-    def test_only_storage():
-        async def main():
-            storage()["a"] = 1
+    async def only_storage():
+        storage()["a"] = 1
 
-        asyncio.new_event_loop().run_until_complete(main())
+    async def use_and_end():
+        await use()
+        await aclose()
 
-    def test_ended():
-        async def main():
-            await use()
-            await aclose()
-
+    @pytest.mark.parametrize("main", [only_storage, use_and_end])
+    def test_it(main):
         asyncio.new_event_loop().run_until_complete(main())
 """
 
@@ -331,7 +318,7 @@ def test_it_imports_nothing_of_the_library_unless_it_is_on(tmp_path: Path) -> No
         "import sys\n\n\ndef test_import():\n    assert 'asyncio_loop_local_pytest' in sys.modules\n"
         "    assert 'asyncio_loop_local' not in sys.modules\n"
     )
-    done = subprocess.run([sys.executable, "-m", "pytest", "-q"], cwd=tmp_path, capture_output=True, timeout=50, check=False)
+    done = run_python("-m", "pytest", "-q", *NO_CACHE, cwd=tmp_path)
     assert done.returncode == 0, done.stdout
 
 
@@ -377,7 +364,7 @@ def test_it_can_be_configured(ini: str, options: tuple[str, ...], reports: bool,
 def test_a_wrong_mode_is_refused(tmp_path: Path) -> None:
     """A mode that does not exist is a usage error, with the list of modes."""
     (tmp_path / "pytest.ini").write_text("[pytest]\nloop_local = yes\n")
-    done = subprocess.run([sys.executable, "-m", "pytest"], cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    done = run_python("-m", "pytest", cwd=tmp_path)
     assert done.returncode == pytest.ExitCode.USAGE_ERROR
     assert "loop_local = yes: write fail, list or off" in done.stderr
 
@@ -462,16 +449,10 @@ OVERRIDE = """
         assert asyncio.run(use()) == "fake h"
         assert log == ["entered", "exited"]
 
-    def test_loop_that_is_closed_by_a_fixture(own, loop_local_override):
-        assert own.run_until_complete(use()) == "h"
+    def test_loop_that_is_closed_by_a_fixture(open_loop, loop_local_override):
+        assert open_loop.run_until_complete(use()) == "h"
         loop_local_override(connect, fake)
-        assert own.run_until_complete(use()) == "fake h"
-
-    @pytest.fixture
-    def own():
-        loop = leave()
-        yield loop
-        loop.close()
+        assert open_loop.run_until_complete(use()) == "fake h"
 
     @pytest.mark.asyncio
     async def test_pytest_asyncio(loop_local_override):
@@ -487,10 +468,6 @@ OVERRIDE = """
     @pytest.mark.asyncio
     async def test_fixture_of_pytest_asyncio(faked):
         assert faked == await use() == "fake h"
-
-    @pytest.fixture
-    def anyio_backend():
-        return "asyncio"
 
     @pytest.mark.anyio
     async def test_anyio(loop_local_override):
@@ -552,8 +529,7 @@ def test_the_fixture_replaces_a_factory_until_the_test_ends(options: tuple[str, 
 
 def test_the_fixture_is_there_without_any_option(tmp_path: Path) -> None:
     """`pytest --fixtures` lists it, with what it does; whoever has the package has it."""
-    command = [sys.executable, "-m", "pytest", "--fixtures", "-p", "no:cacheprovider"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=50, check=False)
+    done = run_python("-m", "pytest", "--fixtures", *NO_CACHE, cwd=tmp_path)
     assert re.search(r"^loop_local_override -- .*\n +Have calls of a wrapped factory make from", done.stdout, re.MULTILINE)
 
 
