@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import sys
 from collections.abc import Generator
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from programs import run_python
 from server_process import notes_of, server_process, write_app
 from servers import HttpServer, running
 from servers_redis import RedisServer
@@ -133,9 +133,8 @@ class Work:
 
     def notes_by(self, owner: str) -> dict[int, list[str]]:
         """What the processes have noted of the sessions of this owner."""
-        notes = {
-            pid: [note.split(": ")[1] for note in notes if note.startswith(f"{owner}:")] for pid, notes in self.notes.items()
-        }
+        begin = f"{owner}: "
+        notes = {pid: [each.removeprefix(begin) for each in notes if each.startswith(begin)] for pid, notes in self.notes.items()}
         return {pid: of_owner for pid, of_owner in notes.items() if of_owner}
 
 
@@ -152,15 +151,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Generator[Work]:
         HttpServer() as upstream,
         server_process(directory, *command, UPSTREAM=upstream.url, REDIS=redis.url) as worker,
     ):
-        client = subprocess.run(
-            [sys.executable, "client.py", str(TASKS)],
-            cwd=directory,
-            env={**os.environ, "REDIS": redis.url},
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+        client = run_python("client.py", str(TASKS), cwd=directory, env={**os.environ, "REDIS": redis.url})
         assert (client.returncode, client.stderr) == (0, "")
         status = worker.stop(signal.SIGTERM)
         assert upstream.wait_until_all_closed()

@@ -6,13 +6,13 @@ import json
 import os
 import re
 import subprocess
-import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
+from programs import run_python
 from server_process import NOTE, notes_of, write_app
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "dask_pool.py"
@@ -83,8 +83,7 @@ def run_script(directory: Path, script: str, *, then: str = "pass") -> tuple[lis
     :returns: for each task, the worker's process, loop and pool; and how many tasks each worker has counted.
     """
     (directory / "script.py").write_text(textwrap.dedent(script).replace("THEN", then))
-    command = [sys.executable, "-W", "error", "script.py"]
-    result = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=50, check=False)
+    result = run_python("-W", "error", "script.py", cwd=directory)
     assert_ended_well(result)
     results, counted = json.loads(result.stdout)
     return [tuple(each) for each in results], counted
@@ -121,8 +120,7 @@ def test_aclose_on_every_worker(tmp_path: Path) -> None:
 
 def test_the_example_shows_one_pool_per_worker() -> None:
     """The example ends well: on each worker one pool was opened, shared by hundreds of tasks, and closed with its connections."""
-    command = [sys.executable, "-W", "error", str(EXAMPLE)]
-    result = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=50, check=False)
+    result = run_python("-W", "error", EXAMPLE)
     assert_ended_well(result)
     line = r"^worker (\d+): opened 1 pool, shared by (\d+) tasks, over (\d+) connections; closed 1 pool and (\d+) connections$"
     rows = re.findall(line, result.stdout, re.MULTILINE)
@@ -138,9 +136,7 @@ def test_the_example_fails_where_its_claims_do_not_hold(tmp_path: Path) -> None:
     assert source.count(decorator) == 1
     unwrapped = tmp_path / "unwrapped.py"
     unwrapped.write_text(source.replace(decorator, ""), encoding="utf-8")
-    result = subprocess.run(
-        [sys.executable, str(unwrapped)], capture_output=True, text=True, encoding="utf-8", timeout=50, check=False
-    )
+    result = run_python(unwrapped)
     assert result.returncode == 1
     assert "it is not so that its pool was opened once, and closed once" in result.stdout
     assert "Each worker opened one pool" not in result.stdout

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
+from programs import run_python
 from server_process import notes_of, write_app
 
 POOL = """
@@ -44,16 +43,8 @@ def run_cells(directory: Path, *cells: str, command: tuple[str, ...] = INTERACTI
 
     :returns: what it has written to stderr.
     """
-    result = subprocess.run(
-        [sys.executable, "-W", "always::ResourceWarning", *command],
-        cwd=directory,
-        env={**os.environ, "IPYTHONDIR": str(directory / "ipython")},
-        input="\n\n".join(cells) + "\n\n",
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    env = {**os.environ, "IPYTHONDIR": str(directory / "ipython")}
+    result = run_python("-W", "always::ResourceWarning", *command, cwd=directory, env=env, stdin="\n\n".join([*cells, ""]))
     assert result.returncode == 0, result.stderr
     assert "Error" not in result.stdout
     return result.stderr
@@ -68,16 +59,21 @@ def held_at_exit(*names: str) -> str:
     return f"was still open when the interpreter exited: close it, or use asyncio.run(). It held {', '.join(names)}\n"
 
 
-def test_cells_share_what_a_module_defines(tmp_path: Path) -> None:
-    """All cells share one resource; it is closed when IPython exits, with a warning that names what its loop still held."""
-    write_app(tmp_path, POOL)
-    said = run_cells(tmp_path, "from app import *", *(USE.format("pool") for _ in range(20)))
-    opened, *used, closed = the_notes(tmp_path)
+def assert_all_used_one_pool(directory: Path, said: str, uses: int) -> None:
+    """That one pool was opened, used so often, and closed at the interpreter's exit, with a warning that names it."""
+    opened, *used, closed = the_notes(directory)
     assert (opened, closed) == ("pool opened", "pool closed")
-    assert len(used) == 20
+    assert len(used) == uses
     assert len(set(used)) == 1
     assert held_at_exit("make_pool('pool')") in said
     assert "failed" not in said
+
+
+def test_cells_share_what_a_module_defines(tmp_path: Path) -> None:
+    """All cells share one resource; it is closed when IPython exits, with a warning that names what its loop still held."""
+    write_app(tmp_path, POOL)
+    said = run_cells(tmp_path, "from app import *", *[USE.format("pool")] * 20)
+    assert_all_used_one_pool(tmp_path, said, 20)
 
 
 def test_aclose_in_a_cell(tmp_path: Path) -> None:
@@ -103,22 +99,19 @@ def test_fact_ipython_clears_names_before_it_exits(tmp_path: Path) -> None:
     assert held_at_exit("make_pool('of the cell')", "make_pool('of the module')") in said
 
 
+def run_shell(directory: Path, cells: int, *, runner: str = "") -> str:
+    """Runs so many cells that use the pool in a shell inside a program; what that has written to stderr."""
+    write_app(directory)
+    (directory / "shell.py").write_text(textwrap.dedent(SHELL).replace("RUNNER", runner))
+    return run_cells(directory, "from app import *", POOL, *[USE.format("pool")] * cells, command=("shell.py",))
+
+
 def test_a_shell_inside_a_program(tmp_path: Path) -> None:
     """Hundreds of cells of a shell in a program share one resource, which is closed, names and all, at the interpreter's exit."""
-    write_app(tmp_path)
-    (tmp_path / "shell.py").write_text(textwrap.dedent(SHELL).replace("RUNNER", ""))
-    said = run_cells(tmp_path, "from app import *", POOL, *(USE.format("pool") for _ in range(200)), command=("shell.py",))
-    opened, *used, closed = the_notes(tmp_path)
-    assert (opened, closed) == ("pool opened", "pool closed")
-    assert len(used) == 200
-    assert len(set(used)) == 1
-    assert held_at_exit("make_pool('pool')") in said
+    assert_all_used_one_pool(tmp_path, run_shell(tmp_path, 200), 200)
 
 
 def test_a_loop_for_each_cell(tmp_path: Path) -> None:
     """With `asyncio.run` as the shell's loop runner, each cell has its own resource, closed at the cell's end."""
-    write_app(tmp_path)
-    (tmp_path / "shell.py").write_text(textwrap.dedent(SHELL).replace("RUNNER", "shell.loop_runner = asyncio.run"))
-    said = run_cells(tmp_path, "from app import *", POOL, *(USE.format("pool") for _ in range(100)), command=("shell.py",))
+    assert run_shell(tmp_path, 100, runner="shell.loop_runner = asyncio.run") == ""
     assert [note for note in the_notes(tmp_path) if "pool" in note] == ["pool opened", "pool closed"] * 100
-    assert said == ""

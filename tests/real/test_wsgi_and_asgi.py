@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 import sys
 import textwrap
 from pathlib import Path
@@ -18,6 +17,7 @@ from asgiref.wsgi import WsgiToAsgi
 from flask import Flask
 
 from conftest import Run
+from programs import run_python
 from server_process import LIFESPAN, SESSION, WSGI_SERVER, answers_of, notes_of, notes_of_workers, server_process, write_app
 from servers import HttpServer
 from shared_numbers import log, next_number
@@ -226,15 +226,8 @@ def run_script(directory: Path, run: str, **environment: str) -> Any:
     (directory / "script.py").write_text(textwrap.dedent(WITH_CLIENT).replace("RUN", run))
     write_app(directory, SESSION, LIFESPAN, DJANGO)
     with HttpServer() as upstream:
-        result = subprocess.run(
-            [sys.executable, "-W", "error::ResourceWarning", "script.py"],
-            cwd=directory,
-            env={**os.environ, "UPSTREAM": upstream.url, **environment},
-            capture_output=True,
-            text=True,
-            timeout=50,
-            check=False,
-        )
+        env = {**os.environ, "UPSTREAM": upstream.url, **environment}
+        result = run_python("-W", "error::ResourceWarning", "script.py", cwd=directory, env=env)
         assert upstream.wait_until_all_closed()
     assert (result.returncode, result.stderr) == (0, "")
     return json.loads(result.stdout)
