@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
+from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from typing import Any, TypeVar
 
 import anyio
@@ -12,7 +13,7 @@ import anyio.abc
 import pytest
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 
-import asyncio_loop_local
+from asyncio_loop_local import StickyACM, enter, sticky_acm, sticky_singleton_acm
 from conftest import Run, run_on_asyncio
 from lingering import Reports, begin_to_linger
 
@@ -26,19 +27,11 @@ def by_anyio(main: Coroutine[Any, Any, T], **options: bool) -> T:
     return anyio.run(await_main, backend_options=options)
 
 
-def by_anyio_on_uvloop(main: Coroutine[Any, Any, T], /) -> T:
-    return by_anyio(main, use_uvloop=True)
-
-
-def by_anyio_in_debug_mode(main: Coroutine[Any, Any, T], /) -> T:
-    return by_anyio(main, debug=True)
-
-
 RUNS: dict[str, Run] = {
     "asyncio.run": run_on_asyncio,
     "anyio.run": by_anyio,
-    "anyio.run, uvloop": by_anyio_on_uvloop,
-    "anyio.run, debug": by_anyio_in_debug_mode,
+    "anyio.run, uvloop": partial(by_anyio, use_uvloop=True),
+    "anyio.run, debug": partial(by_anyio, debug=True),
 }
 
 
@@ -57,31 +50,32 @@ class Log:
 
     @asynccontextmanager
     async def group(self, name: str) -> AsyncGenerator[anyio.abc.TaskGroup]:
-        self.events.append(f"enter {name}")
-        self.tasks[name] = [anyio.get_current_task()]
-        try:
+        with self._noted(name):
             async with anyio.create_task_group() as group:
                 yield group
                 group.cancel_scope.cancel()
-        finally:
-            self.tasks[name].append(anyio.get_current_task())
-            self.events.append(f"exit {name}")
 
     @asynccontextmanager
     async def scope(self, name: str) -> AsyncGenerator[anyio.CancelScope]:
+        with self._noted(name), anyio.CancelScope() as scope:
+            yield scope
+
+    @contextmanager
+    def _noted(self, name: str) -> Generator[None]:
         self.events.append(f"enter {name}")
         self.tasks[name] = [anyio.get_current_task()]
-        with anyio.CancelScope() as scope:
-            yield scope
-        self.tasks[name].append(anyio.get_current_task())
-        self.events.append(f"exit {name}")
+        try:
+            yield
+        finally:
+            self.tasks[name].append(anyio.get_current_task())
+            self.events.append(f"exit {name}")
 
 
 def test_a_worker_in_a_task_group_serves_all_tasks_to_the_end(run: Run) -> None:
     """A worker that a resource starts in its task group serves every task, and those that clean up when the loop ends too."""
     log = Log()
 
-    @asyncio_loop_local.sticky_singleton_acm
+    @sticky_singleton_acm
     @asynccontextmanager
     async def worker() -> AsyncGenerator[MemoryObjectSendStream[str]]:
         async def work(orders: MemoryObjectReceiveStream[str]) -> None:
@@ -116,7 +110,7 @@ def test_a_worker_in_a_task_group_serves_all_tasks_to_the_end(run: Run) -> None:
 def test_tasks_that_users_start_in_a_task_group_end_with_the_users(run: Run, reports: Reports) -> None:
     """What a user's task starts in a resource's task group is the user's, and ends before the resource does."""
     log = Log()
-    group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
+    group_of = sticky_singleton_acm(log.group)
 
     async def work(begun: anyio.Event) -> None:
         begun.set()
@@ -147,10 +141,10 @@ def test_tasks_that_users_start_in_a_task_group_end_with_the_users(run: Run, rep
 def test_scopes_entered_by_different_tasks_are_left_in_their_own(run: Run) -> None:
     """Scopes that were first asked for by several tasks at once are left newest first, each in the task that entered it."""
     log = Log()
-    group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
-    scope_of = asyncio_loop_local.sticky_singleton_acm(log.scope)
+    group_of = sticky_singleton_acm(log.group)
+    scope_of = sticky_singleton_acm(log.scope)
 
-    async def ask(make: Callable[[str], asyncio_loop_local.StickyACM[Any]], name: str) -> None:
+    async def ask(make: Callable[[str], StickyACM[Any]], name: str) -> None:
         with anyio.CancelScope():
             async with make(name):
                 pass
@@ -181,13 +175,13 @@ def test_enter_and_sticky_acm_hold_task_groups_too(run: Run) -> None:
         task_status.started(f"{name} is ready")
         done.append(name)
 
-    async def use(sticky: asyncio_loop_local.StickyACM[anyio.abc.TaskGroup], name: str) -> None:
+    async def use(sticky: StickyACM[anyio.abc.TaskGroup], name: str) -> None:
         async with sticky as group:
             assert await group.start(work_when_asked, name) == f"{name} is ready"
 
     async def main() -> None:
-        entered = await asyncio_loop_local.enter(anyio.create_task_group())
-        sticky = asyncio_loop_local.sticky_acm(anyio.create_task_group())
+        entered = await enter(anyio.create_task_group())
+        sticky = sticky_acm(anyio.create_task_group())
         async with anyio.create_task_group() as mine:
             mine.start_soon(use, sticky, "one")
             mine.start_soon(use, sticky, "other")
@@ -203,25 +197,24 @@ def test_enter_and_sticky_acm_hold_task_groups_too(run: Run) -> None:
 def test_a_callers_cancelled_scope_takes_nothing_from_the_others(run: Run) -> None:
     """A resource that was entered inside somebody's cancel scope does not notice that the scope is cancelled."""
     log = Log()
-    group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
+    group_of = sticky_singleton_acm(log.group)
+
+    async def set_it(done: anyio.Event) -> None:
+        done.set()
 
     async def main() -> None:
-        groups: list[anyio.abc.TaskGroup] = []
+        group: anyio.abc.TaskGroup | None = None
         with anyio.CancelScope() as scope:
             async with group_of("group") as group:
-                groups.append(group)
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
         async with group_of("group") as again:
-            assert groups == [again]
+            assert again is group
             assert not again.cancel_scope.cancel_called
             done = anyio.Event()
-            again.start_soon(done_at_once, done)
+            again.start_soon(set_it, done)
             await done.wait()
-
-    async def done_at_once(done: anyio.Event) -> None:
-        done.set()
 
     run(main())
     assert log.events == ["enter group", "exit group"]
@@ -232,7 +225,7 @@ def test_a_caller_whose_scope_is_cancelled_while_entering_leaves_it_to_the_other
     entering, may_go_on = asyncio.Event(), asyncio.Event()
     entered = 0
 
-    @asyncio_loop_local.sticky_singleton_acm
+    @sticky_singleton_acm
     @asynccontextmanager
     async def slow() -> AsyncGenerator[anyio.CancelScope]:
         nonlocal entered
@@ -270,7 +263,7 @@ def test_a_caller_whose_scope_is_cancelled_while_entering_leaves_it_to_the_other
 def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: Run, reports: Reports) -> None:
     """When a task of a resource's task group fails, the resource ends, is reported by name, and the next call makes another."""
     log = Log()
-    group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
+    group_of = sticky_singleton_acm(log.group)
 
     async def fail() -> None:
         raise OSError("the connection broke")
@@ -298,7 +291,7 @@ def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: Run, re
 def test_a_cancelled_task_uses_a_task_group_in_its_finally(run: Run) -> None:
     """At the end of the loop, what the user's last task starts in a resource's task group still runs."""
     log = Log()
-    group_of = asyncio_loop_local.sticky_singleton_acm(log.group)
+    group_of = sticky_singleton_acm(log.group)
 
     async def answer(answered: asyncio.Event) -> None:
         log.events.append("answered")
@@ -324,7 +317,7 @@ def test_a_resource_may_time_out_while_it_is_entered(run: Run) -> None:
     """A resource whose own ``fail_after`` ends its entering raises the ``TimeoutError`` to its callers, and is tried again."""
     tries = 0
 
-    @asyncio_loop_local.sticky_singleton_acm
+    @sticky_singleton_acm
     @asynccontextmanager
     async def hasty() -> AsyncGenerator[int]:
         nonlocal tries
@@ -335,10 +328,8 @@ def test_a_resource_may_time_out_while_it_is_entered(run: Run) -> None:
 
     async def main() -> None:
         with pytest.raises(TimeoutError):
-            async with hasty():
-                raise AssertionError
-        async with hasty() as value:
-            assert value == 2
+            await hasty()
+        assert await hasty() == 2
 
     run(main())
     assert tries == 2

@@ -39,7 +39,7 @@ async def main(port: int) -> None:
         }
     )
     await broker.start()
-    print("broker is ready", flush=True)
+    print(port, flush=True)
     while await asyncio.to_thread(sys.stdin.readline):
         sessions = [session for session, _ in broker.sessions.values()]
         figures = {

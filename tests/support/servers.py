@@ -137,7 +137,6 @@ class ServerProcess:
 
     def __init__(self) -> None:
         self.port = free_port()
-        self.kills = 0
         self.lines: list[str] = []  # of its output, since it was first started
         self._unread = 0
         self._said = threading.Condition()
@@ -175,15 +174,9 @@ class ServerProcess:
         assert self._process is not None
         self._process.kill()
         self._wait()
-        self.kills += 1
 
     def is_running(self) -> bool:
         return self._process is not None and self._process.poll() is None
-
-    def restart(self) -> None:
-        """Kills it and starts it again, on the same port and with the same files."""
-        self.kill()
-        self.start()
 
     def ask(self, question: str, answer: str) -> str:
         """Writes a line to its standard input; the line of its output, from then on, that has ``answer`` in it."""

@@ -3,35 +3,25 @@
 from __future__ import annotations
 
 import json
-import sys
 import threading
-from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, cast
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
 
-from servers import LONGEST_WAIT, ServerProcess
+from servers import LONGEST_WAIT, SuiteServer
 
 
-class MqttBroker(ServerProcess):
+class MqttBroker(SuiteServer):
     """An MQTT broker that says who is connected."""
 
-    ready = "broker is ready"
-
-    def command(self, directory: Path) -> Sequence[str | Path]:
-        return [sys.executable, Path(__file__).with_name("mqtt_broker.py"), str(self.port)]
+    def __init__(self) -> None:
+        super().__init__("mqtt_broker.py")
 
     def clients(self) -> list[str]:
         """The identifiers of the clients that are connected, sorted; and an empty one for each connection of no client."""
-        figures = self._figures()
+        figures = json.loads(self.ask("figures", "figures: ").removeprefix("figures: "))
         clients: list[str] = figures["clients"]
         return sorted([*clients, *[""] * (int(figures["open"]) - len(clients))])
-
-    def _figures(self) -> dict[str, Any]:
-        answer = self.ask("figures", "figures: ")
-        return cast("dict[str, Any]", json.loads(answer.removeprefix("figures: ")))
 
 
 class Subscriber:
