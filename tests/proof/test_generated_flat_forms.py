@@ -10,7 +10,7 @@ from collections import OrderedDict, defaultdict, deque
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from types import FunctionType, MemberDescriptorType
 from typing import Any, Generic, TypeVar
 
@@ -81,7 +81,15 @@ def attributes(value: object) -> Hashable:
 # Kinds of objects: each function makes a new class, so that what one example does to it is not seen by the next.
 
 
-def new_dataclass() -> Any:
+def new_by(decorator: Callable[[type], Any]) -> Any:
+    class Kind:
+        a: Any
+        b: Any = 0
+
+    return decorator(Kind)
+
+
+def new_dataclass_with_cached_property() -> Any:
     @dataclass
     class Kind:
         a: Any
@@ -90,42 +98,6 @@ def new_dataclass() -> Any:
         @cached_property
         def both(self) -> Any:
             return (self.a, 0)
-
-    return Kind
-
-
-def new_slotted_dataclass() -> Any:
-    @dataclass(slots=True)
-    class Kind:
-        a: Any
-        b: Any = 0
-
-    return Kind
-
-
-def new_frozen_dataclass() -> Any:
-    @dataclass(frozen=True)
-    class Kind:
-        a: Any
-        b: Any = 0
-
-    return Kind
-
-
-def new_attrs_class() -> Any:
-    @attrs.define
-    class Kind:
-        a: Any
-        b: Any = 0
-
-    return Kind
-
-
-def new_attrs_class_with_dict() -> Any:
-    @attrs.define(slots=False)
-    class Kind:
-        a: Any
-        b: Any = 0
 
     return Kind
 
@@ -144,7 +116,7 @@ def new_model() -> Any:
 
 
 def new_subclass() -> Any:
-    class Kind(new_slotted_dataclass()):  # type: ignore[misc]  # a class that has just been made
+    class Kind(new_by(dataclass(slots=True))):  # type: ignore[misc]  # a class that has just been made
         """Has a `__dict__` besides the slots that it inherits."""
 
     return Kind
@@ -196,36 +168,16 @@ def new_container() -> Any:
     return Kind
 
 
-NEW = [
-    new_dataclass,
-    new_slotted_dataclass,
-    new_frozen_dataclass,
-    new_attrs_class,
-    new_attrs_class_with_dict,
-    new_model,
-    new_subclass,
-    new_generic,
-    new_half_set,
-    new_container,
+NEW: list[Callable[[], Any]] = [
+    new_dataclass_with_cached_property,
+    partial(new_by, dataclass(slots=True)),
+    partial(new_by, dataclass(frozen=True)),
+    partial(new_by, attrs.define),
+    partial(new_by, attrs.define(slots=False)),
+    *(new_model, new_subclass, new_generic, new_half_set, new_container),
 ]
 
 # What happens to an object, or to its class, between two calls.
-
-
-def set_b(it: Any, value: Any) -> None:
-    it.b = value
-
-
-def set_more(it: Any, value: Any) -> None:
-    it.more = value
-
-
-def delete_b(it: Any, _value: Any) -> None:
-    del it.b
-
-
-def set_hidden(it: Any, value: Any) -> None:
-    it._hidden = value
 
 
 def reorder(it: Any, _value: Any) -> None:
@@ -234,66 +186,46 @@ def reorder(it: Any, _value: Any) -> None:
     it.a = value
 
 
-def change_inside(it: Any, value: Any) -> None:
-    it.a.append(value)
-
-
 def read(it: Any, _value: Any) -> None:
     for name in ("both", "late", "more", "b"):
         with suppress(AttributeError):
             getattr(it, name)
 
 
+def class_of(it: object) -> Any:
+    return type(it)
+
+
 def class_gets_cached_property(it: object, _value: Any) -> None:
     made = cached_property(lambda _self: "cached")
-    kind: Any = type(it)
+    kind = class_of(it)
     made.__set_name__(kind, "late")  # a name that no instance has for an attribute of its own
     kind.late = made
-
-
-def class_gets_attribute(it: object, value: Any) -> None:
-    kind: Any = type(it)
-    kind.more = value
-
-
-def class_loses_attribute(it: object, _value: Any) -> None:
-    kind: Any = type(it)
-    del kind.more
 
 
 def identical(one: object, other: object) -> bool:
     return one is other
 
 
-def class_loses_cached_property(it: object, _value: Any) -> None:
-    kind: Any = type(it)
-    del kind.late
-
-
 def class_gets_hash(it: object, _value: Any) -> None:
-    kind: Any = type(it)
+    kind = class_of(it)
     kind.__hash__, kind.__eq__ = object.__hash__, identical
 
 
-def class_loses_hash(it: object, _value: Any) -> None:
-    kind: Any = type(it)
-    kind.__hash__ = None
-
-
-CHANGES = [
-    set_b,
-    set_more,
-    delete_b,
-    set_hidden,
+CHANGES: list[Callable[[Any, Any], object]] = [
+    lambda it, value: setattr(it, "b", value),
+    lambda it, value: setattr(it, "more", value),
+    lambda it, _: delattr(it, "b"),
+    lambda it, value: setattr(it, "_hidden", value),
     reorder,
-    change_inside,
+    lambda it, value: it.a.append(value),
     read,
     class_gets_cached_property,
-    class_loses_cached_property,
-    class_gets_attribute,
-    class_loses_attribute,
+    lambda it, _: delattr(class_of(it), "late"),
+    lambda it, value: setattr(class_of(it), "more", value),
+    lambda it, _: delattr(class_of(it), "more"),
     class_gets_hash,
-    class_loses_hash,
+    lambda it, _: setattr(class_of(it), "__hash__", None),
 ]
 
 ATOMS: list[Any] = [0, 1, True, 1.0, "1", b"1", None, int]
