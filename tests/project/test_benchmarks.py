@@ -147,7 +147,7 @@ def test_the_floors_of_another_python_have_a_column_of_their_own() -> None:
 
 
 def test_the_page_of_the_documentation_is_that_of_these_benchmarks() -> None:
-    """The page in docs tells of each path, each peer and each growth that is measured now, and its plots are there."""
+    """The page in docs has each path, each peer and each growth that is measured now, and its plots are there."""
     found = tiny_report()
     page = PAGE.read_text(encoding="utf-8")
     first_cells = [path for path, *_ in warm.SUBJECTS] + [row.name for rows in found.peers.values() for row in rows]

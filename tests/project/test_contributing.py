@@ -1,4 +1,4 @@
-"""What CONTRIBUTING.md, SECURITY.md and the hooks of pre-commit name does exist, and CI runs what contributors are told to."""
+"""What CONTRIBUTING.md, SECURITY.md and the hooks of pre-commit name exists, and CI runs the commands that contributors run."""
 
 from __future__ import annotations
 

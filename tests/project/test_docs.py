@@ -157,11 +157,11 @@ def tasks_of(name: str, page: Page) -> Iterator[Task]:
             raise ValueError(f"line {block.line}: nobody knows what to do with {block.language!r} there")
 
 
-def says(told: str, expected: str) -> bool:
+def says(printed: str, expected: str) -> bool:
     """Whether the one is the other, where ``...`` stands for anything."""
     lines = [line.rstrip() for line in expected.strip().splitlines()]
     pattern = ".*".join(map(re.escape, "\n".join(lines).split("...")))
-    return re.fullmatch(pattern, "\n".join(line.rstrip() for line in told.strip().splitlines()), re.DOTALL) is not None
+    return re.fullmatch(pattern, "\n".join(line.rstrip() for line in printed.strip().splitlines()), re.DOTALL) is not None
 
 
 Servers = Callable[[str], str]
@@ -193,10 +193,10 @@ def run(tasks: list[Task], places: dict[str, str], directory: Path) -> list[Outc
     env = {**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "COLUMNS": "100"}
     done = run_python("-W", "error", "-W", "ignore::DeprecationWarning", program, cwd=directory, env=env, stdin=steps)
     assert (done.stderr, done.returncode) == ("", 0), "the page's process ends as quietly as it should"
-    told = done.stdout
+    printed = done.stdout
     for text, place in places.items():
-        told = told.replace(json.dumps(place)[1:-1], json.dumps(text)[1:-1])
-    outcomes: list[Outcome] = json.loads(told)
+        printed = printed.replace(json.dumps(place)[1:-1], json.dumps(text)[1:-1])
+    outcomes: list[Outcome] = json.loads(printed)
     return outcomes
 
 
@@ -210,13 +210,13 @@ def test_each_block_runs_and_prints_what_the_page_says(name: str, tmp_path: Path
     outcomes = run(tasks, {text: server(each) for each, text in page.servers.items()}, tmp_path)
     for task, outcome in zip(tasks, outcomes, strict=True):
         at = f"{name}.md, line {task.block.line}"
-        told = outcome["printed"]
+        printed = outcome["printed"]
         if "raises" in task.block.marks:
             assert outcome["error"], f"{at}: it fails"
-            told += outcome["error"] if task.step["kind"] == "run" else ""
+            printed += outcome["error"] if task.step["kind"] == "run" else ""
         else:
             assert not outcome["error"], f"{at}: {outcome['traceback']}"
-        assert says(told, task.printed), f"{at}: prints\n{told}"
+        assert says(printed, task.printed), f"{at}: prints\n{printed}"
 
 
 def test_no_block_is_left_out() -> None:
@@ -257,7 +257,7 @@ def test_three_dots_stand_for_anything_and_nothing_else_does() -> None:
 
 
 def test_a_block_that_begins_with_an_import_knows_nothing_of_those_before_it(tmp_path: Path) -> None:
-    """Each block of one page: what it prints and the error that ends it, told by its line; a copied block runs by itself."""
+    """Each block of one page: what it prints and the error that ends it, located by its line; a copied block runs by itself."""
     page = "```python\nname = 1\n```\n```python\nprint(name)\n```\n```python\nimport sys\nprint(name)\n```"
     outcomes = run(list(tasks_of("page", read(page))), {}, tmp_path)
     assert [outcome["printed"] for outcome in outcomes] == ["", "1\n", ""]
@@ -267,7 +267,7 @@ def test_a_block_that_begins_with_an_import_knows_nothing_of_those_before_it(tmp
 
 UNKNOWN_PARTS = "# pyright: reportUnknownMemberType=false, reportUnknownVariableType=false, reportUnknownArgumentType=false\n"
 
-# What checkers are told not to report, since it is not the page's own: celery, Django and asgiref's WsgiToAsgi have no types, and
+# What checkers are to ignore, since it is not the page's own: celery, Django and asgiref's WsgiToAsgi have no types, and
 # the annotations of nats and redis leave parts out. Code written for the older package uses private names.
 TOLD: dict[str, str] = {
     "how-to/celery": '# mypy: disable-error-code="import-untyped, untyped-decorator"\n'

@@ -30,7 +30,7 @@ def test_every_public_name_is_in_it() -> None:
         assert re.search(rf"^    (?:(?:@overload )?(?:async )?(?:def|class) )?{name}\b", frozen, re.MULTILINE), name
 
 
-# One change of each kind: in which file, what was there, and what is there now.
+# One change of each kind: the file, the text before, and the text after.
 CHANGES: dict[str, tuple[str, str, str]] = {
     "a default": ("_singleton.py", "/, *, key: Key | None) ->", "/, *, key: Key | None = None) ->"),
     "a parameter's name": ("_enter.py", "def enter(acm:", "def enter(manager:"),

@@ -48,8 +48,8 @@ def test_each_block_runs(block: Block) -> None:
     """Copied into a file and run, it prints what stands below it, and nothing else."""
     with HttpServer() as server:
         result = run_python("-W", "error", "-X", "dev", "-c", block.code.replace(SITE, server.url))
-    told = re.sub(r"^Executing <.*> took \S+ seconds\n", "", result.stderr, flags=re.MULTILINE)  # by a busy machine
-    assert (told, result.returncode) == ("", 0)
+    stderr = re.sub(r"^Executing <.*> took \S+ seconds\n", "", result.stderr, flags=re.MULTILINE)  # by a busy machine
+    assert (stderr, result.returncode) == ("", 0)
     assert result.stdout == block.output
     assert bool(server.requests) is (SITE in block.code)
 
@@ -91,5 +91,5 @@ def test_nothing_but_that_site_is_asked() -> None:
 
 
 def test_the_package_is_never_installed_by_name() -> None:
-    """No line tells anyone to install the other package that bears this name on the index."""
+    """No line says to install the other package that bears this name on the index."""
     assert not re.findall(r"install\s+(?:-\S+\s+)*[\"']?asyncio[-_]loop[-_]local", README.read_text(encoding="utf-8"))

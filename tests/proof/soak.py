@@ -41,10 +41,10 @@ class Book:
         self.counts: Counter[str] = Counter()
         self.violations: list[str] = []
         self.raised: dict[int, Planned] = {}
-        self.told: set[int] = set()
+        self.reported: set[int] = set()
 
     def fail(self, what: str) -> Planned:
-        """An error to be raised, whose telling is then awaited."""
+        """An error to be raised, which then has to be reported."""
         error = Planned(what)
         self.raised[id(error)] = error
         self.counts[f"{what} failed"] += 1
@@ -57,14 +57,14 @@ class Book:
             for each in group.exceptions:
                 self.hear(each, where)
         elif isinstance(error, Planned) and id(error) in self.raised:
-            self.told.add(id(error))
+            self.reported.add(id(error))
         elif error is not None and not _is_refusal(error):
             self.violations.append(f"an error that nobody has planned, at {where}: {error!r}")
 
     def close(self) -> None:
-        """The loop has ended: everything must have been told, and exited."""
+        """Checks, when the loop has ended, that every error was reported, and everything exited."""
         for number, error in self.raised.items():
-            if number not in self.told:
+            if number not in self.reported:
                 self.violations.append(f"an error was reported to nobody: {error}")
         if self.counts["entered"] != self.counts["exited"]:
             self.violations.append(f"{self.counts['entered']} were entered, {self.counts['exited']} exited")
@@ -241,7 +241,7 @@ async def _main(page: Book, tasks: int) -> None:
         for task in running:
             task.result()
     else:
-        await asyncio.sleep(0.01)  # the end of the loop comes upon all that they are about
+        await asyncio.sleep(0.01)  # the loop ends while the tasks run
         page.counts["loops ended in mid-flight"] += 1
 
 

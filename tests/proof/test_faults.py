@@ -870,7 +870,7 @@ def test_a_loop_without_memory_at_any_step(end: str, what: str) -> None:
 
 @pytest.mark.parametrize("end", list(ENDS))
 def test_an_enter_that_cannot_begin_keeps_the_tasks_that_its_making_has_started(end: str) -> None:
-    """They are cancelled and awaited at the end of the loop, though nothing was ever entered."""
+    """Such tasks are cancelled and awaited at the end of the loop, though nothing was ever entered."""
     outcomes: list[str] = []
 
     async def main(loop: ShortOfMemory, steps: int, log: list[str]) -> None:

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import threading
 from collections.abc import AsyncGenerator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -96,7 +97,6 @@ def test_loops_in_a_row_have_nothing_of_each_other(run: Run) -> None:
 def test_loops_in_threads_have_nothing_of_each_other(run: Run) -> None:
     """Loops that run at the same time, each in its own thread, see their own values alone."""
     seen: list[list[object]] = [[] for _ in range(4)]
-    errors: list[BaseException] = []
     together = threading.Barrier(len(seen))
 
     def work(mine: list[object]) -> None:
@@ -104,16 +104,12 @@ def test_loops_in_threads_have_nothing_of_each_other(run: Run) -> None:
             for _ in range(10):
                 together.wait(20)
                 run(be_alone(mine))
-        except BaseException as error:
-            errors.append(error)
+        except BaseException:
             together.abort()
+            raise
 
-    threads = [threading.Thread(target=work, args=(mine,)) for mine in seen]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert not errors
+    with ThreadPoolExecutor(len(seen)) as threads:
+        list(threads.map(work, seen))
     everything = [id(each) for mine in seen for each in mine]
     assert len(everything) == len(set(everything)) >= 4 * 10 * 6
 

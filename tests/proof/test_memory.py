@@ -372,7 +372,7 @@ async def test_a_failed_enter_leaves_nothing() -> None:
             with pytest.raises(LookupError):
                 await entering
         del entering
-    await turns(1)  # until here the loop has the future that told of the last one
+    await turns(1)  # until then the loop refers to the future by which the last error came
     assert alive.still() == []
 
 

@@ -57,7 +57,7 @@ from model import (
     check,
 )
 
-Choose = Callable[[int], int]  # one of the first so many numbers; the smaller, the simpler is what comes of it
+Choose = Callable[[int], int]  # a number below this one; smaller numbers make simpler histories
 
 _DOORS: tuple[Door, ...] = ("factory", "once", "enter", "sticky", "kept")
 _RELEASED: tuple[Literal["resource"] | Checked, ...] = ("resource", "checked", "closed", "connected")
@@ -248,7 +248,7 @@ def test_a_broken_promise_is_found() -> None:
 
 
 def test_a_value_that_is_exited_under_a_block_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A library that does not heed the blocks, or forgets what they have left, would be found out."""
+    """A library that exits a value under its blocks, or never exits it after the last one, would be found out."""
     main = (Block(0, (Spoil(0), Block(0), Sleep(1))), Turns(9))
     check(History(main=main))
     for is_held, message in (False, r"c0\.0 is exited while 1 blocks hold it"), (True, r"c0\.0 stays open"):

@@ -13,8 +13,8 @@ import random
 import sys
 import threading
 from collections.abc import Callable, Generator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 
 import pytest
 
@@ -134,7 +134,6 @@ def one_round(seed: int) -> None:
     """All threads begin at once with the same new factories. Afterwards all that was opened is closed, once."""
     Client.opened, Client.closed = [], []
     factories = Factories()
-    errors: list[BaseException] = []
     together = threading.Barrier(THREADS, timeout=LONGEST_WAIT)
 
     async def main(chance: random.Random) -> None:
@@ -142,17 +141,11 @@ def one_round(seed: int) -> None:
         await factories.use(chance)
 
     def work(number: int) -> None:
-        try:
-            asyncio.run(main(random.Random(f"{seed} {number}")))
-        except BaseException as error:
-            errors.append(error)
+        asyncio.run(main(random.Random(f"{seed} {number}")))
 
-    threads = [threading.Thread(target=partial(work, number)) for number in range(THREADS)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if errors:
+    with ThreadPoolExecutor(THREADS) as threads:
+        runs = [threads.submit(work, number) for number in range(THREADS)]
+    if errors := [error for each in runs if (error := each.exception()) is not None]:
         raise BaseExceptionGroup(f"seed {seed}", errors)
     closed = [id(each) for each in Client.closed]
     assert len(closed) == len({*closed}), "each is closed once"

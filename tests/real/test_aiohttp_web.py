@@ -1,4 +1,4 @@
-"""aiohttp's own server, in a process that is told to stop by a signal."""
+"""aiohttp's own server, in a process that is stopped by a signal."""
 
 from __future__ import annotations
 
@@ -56,9 +56,9 @@ APP = """
 
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop"])
-@pytest.mark.parametrize("told", [signal.SIGTERM, signal.SIGINT])
-def test_run_app_is_told_to_stop(told: signal.Signals, loop: str, tmp_path: Path) -> None:
-    """Hundreds of requests share one session, which is there for all that ends with the server, and is closed after it."""
+@pytest.mark.parametrize("signalled", [signal.SIGTERM, signal.SIGINT])
+def test_run_app_that_is_stopped(signalled: signal.Signals, loop: str, tmp_path: Path) -> None:
+    """Hundreds of requests share one session, which stays open for all that ends with the server, and is closed after it."""
     write_app(tmp_path, SESSION, APP)
     with HttpServer() as upstream, server_process(tmp_path, "app.py", "{fd}", loop, UPSTREAM=upstream.url) as server:
         answers = answers_of(server.url, 300)
@@ -66,7 +66,7 @@ def test_run_app_is_told_to_stop(told: signal.Signals, loop: str, tmp_path: Path
         hanging.request("GET", "/hang")
         with hanging.getresponse() as response:
             assert response.read(5) == b"begun"
-            status = server.stop(told)
+            status = server.stop(signalled)
         hanging.close()
         assert upstream.wait_until_all_closed()
     assert answers == [f"/{number}" for number in range(300)]

@@ -140,7 +140,7 @@ class Work:
 
 @pytest.fixture(scope="module")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Generator[Work]:
-    """All tasks, on one worker with two processes, which is then told to stop: that alone takes it five seconds."""
+    """All tasks, on one worker with two processes, which is then stopped: that alone takes it five seconds."""
     directory = tmp_path_factory.mktemp("celery")
     write_app(directory, APP)
     (directory / "client.py").write_text(CLIENT)
@@ -195,7 +195,7 @@ def test_a_loop_that_was_there_before_the_fork(work: Work) -> None:
 
 
 def test_a_task_that_fails(work: Work) -> None:
-    """A task that raises has closed its session, and its error is the one that Celery tells."""
+    """A task that raises has closed its session, and Celery reports its error."""
     assert work.answers["error"] == "LookupError('of the task')"
     assert list(work.notes_by("failing").values()) == [["opened", "closed"]]
 

@@ -28,7 +28,7 @@ def of_clients(condition: Callable[[type[AnyClient]], bool]) -> pytest.MarkDecor
 
 
 def assert_closed(client: AnyClient, *opened: Any) -> None:
-    """That all of these are closed, as far as they can say so, and that none of them is another."""
+    """Asserts that these are different objects, all of them closed, as far as they can say so."""
     assert len({id(each) for each in opened}) == len(opened)
     assert all(client.is_closed(each) is not False for each in opened)
     assert client.was_left_in_good_order()
@@ -334,7 +334,7 @@ def test_a_client_without_a_server_is_released_and_made_anew(run: Run, client: A
 
 
 def test_a_loop_ends_in_good_order_while_the_server_is_down(run: Run, client: AnyClient, reports: Reports) -> None:
-    """A loop whose server was killed ends as ever, and reports at most what the client's exit raises; the next one works."""
+    """A loop whose server was killed ends well, and reports at most what the client's exit raises; the next one works."""
 
     async def main() -> Any:
         opened = await opened_by(client)

@@ -216,7 +216,7 @@ def test_a_call_of_a_closed_loop_is_reported_by_the_next(new_loop: Callable[[], 
 
 
 def test_a_task_that_waits_for_a_dead_server_is_cancelled_at_the_end(run: Run, client: Grpc) -> None:
-    """A loop whose server was killed ends as ever, with a task that waits for the server to come back."""
+    """A loop whose server was killed ends in good order, with a task that waits for the server to come back."""
 
     async def main() -> tuple[Channel, asyncio.Task[Channel]]:
         channel = await client.write("before")

@@ -1,4 +1,4 @@
-"""`lifespan`, as frameworks take it, under servers in processes of their own that are told to stop."""
+"""`lifespan`, as frameworks take it, under servers in processes of their own that are stopped by a signal."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ of_sqlalchemy = pytest.mark.parametrize("client", [Sqlalchemy], indirect=True)
 
 @of_psycopg
 def test_the_workers_of_a_pool_are_no_tasks_of_the_users(run: Run, client: PsycopgPool) -> None:
-    """``asyncio.all_tasks()`` shows the user's tasks, as ever, and none of those that keep the pool going."""
+    """``asyncio.all_tasks()`` shows the user's tasks, and none of the pool's workers."""
 
     async def main() -> None:
         await client.write("one")

@@ -160,7 +160,7 @@ def test_it_can_be_used_after_it_was_closed(server: HttpServer) -> None:
 
 
 def test_where_no_loop_runs_there_is_none() -> None:
-    """The accessor says so by an error, or by None; on a loop both give the same client."""
+    """One accessor raises an error, the other returns None; on a loop both give the same client."""
     client = Client("http://127.0.0.1", api_key="secret")
     assert client.client_or_none() is None
     with pytest.raises(RuntimeError, match="no running event loop"):

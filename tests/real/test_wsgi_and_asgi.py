@@ -174,7 +174,7 @@ def test_a_request_that_fails_under_wsgi() -> None:
 
 
 def test_each_async_function_of_a_request_under_wsgi() -> None:
-    """Flask runs an async `before_request` on a loop of its own, which is another one than the view's."""
+    """Flask runs an async `before_request` on a loop of its own, not on the view's."""
     with new_app(before_request=True).test_client() as client:
         assert client.get("/").json == [0, 1]
     assert log == ["opened", "closed"] * 2

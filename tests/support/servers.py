@@ -198,7 +198,7 @@ class ServerProcess:
                 if not self._reader.is_alive() or time.monotonic() > deadline:
                     said = "".join(self.lines[-20:])
                     raise RuntimeError(f"{type(self).__name__} did not say {part!r}, but: {said}")
-                self._said.wait(0.1)  # nobody tells of the reader's end
+                self._said.wait(0.1)  # the reader's end notifies nobody
 
     def __enter__(self) -> Self:
         try:

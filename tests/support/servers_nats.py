@@ -82,7 +82,7 @@ class Connection:
     reconnected: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def publish(self, subject: str, message: str) -> None:
-        """Publishes to whom it may concern; returns as soon as the client has it in its buffer."""
+        """Publishes, and returns as soon as the client has the message in its buffer."""
         await self.client.publish(subject, message.encode())
 
     async def next_message(self, subject: str) -> None:
