@@ -77,6 +77,13 @@ def wheel(dist: Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
+def needs_of(dist: Path) -> list[str]:
+    """What the wheel needs, with the marker of each."""
+    with wheel(dist) as archive:
+        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
+        return re.findall(r"^Requires-Dist: (.*)$", archive.read(name).decode(), re.MULTILINE)
+
+
 def sdist(dist: Path) -> tarfile.TarFile:
     (path,) = dist.glob("*.tar.gz")
     return tarfile.open(path)
@@ -119,11 +126,8 @@ def test_the_wheel_holds_the_packages_and_nothing_else(dist: Path) -> None:
 
 def test_the_wheel_needs_nothing(dist: Path) -> None:
     """Whoever installs the library gets the library alone, on every platform."""
-    with wheel(dist) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-        needed = re.findall(r"^Requires-Dist: (.*)$", archive.read(name).decode(), re.MULTILINE)
-    assert [line for line in needed if "extra ==" not in line] == []
-    assert Path(archive.filename or "").name.endswith("-py3-none-any.whl")
+    assert [line for line in needs_of(dist) if "extra ==" not in line] == []
+    assert [*dist.glob("*-py3-none-any.whl")] == [*dist.glob("*.whl")]
 
 
 def test_the_wheel_has_the_command(dist: Path, tmp_path: Path) -> None:
@@ -135,10 +139,8 @@ def test_the_wheel_has_the_command(dist: Path, tmp_path: Path) -> None:
     env = os.environ | {"PYTHONPATH": str(tmp_path)}
     ran = subprocess.run([script, "--version"], env=env, capture_output=True, encoding="utf-8", check=True)
     assert ran.stdout.startswith(f"loop-local-check {project()['version']}, mypy ")
-    with wheel(dist) as archive:
-        (name,) = (name for name in archive.namelist() if name.endswith("/METADATA"))
-        needed = re.findall(r"^Requires-Dist: (.*)$", archive.read(name).decode(), re.MULTILINE)
-    assert [re.sub(r"\W", "", line) for line in needed if re.search(r"extra == .check.", line)] == ["mypy115extracheck"]
+    needed = [re.sub(r"\W", "", line) for line in needs_of(dist) if re.search(r"extra == .check.", line)]
+    assert needed == ["mypy115extracheck"]
 
 
 def test_the_sdist_holds_all_that_is_tracked(dist: Path) -> None:

@@ -741,16 +741,7 @@ class Monitor:
 
     def _circle(self, start: Owner, goal: Owner) -> bool:
         """Whether ``start`` has come to use ``goal``, through whatever others: then newest first is right."""
-        seen: set[Owner] = set()
-        to_visit = [start]
-        while to_visit:
-            at = to_visit.pop()
-            if at is goal:
-                return True
-            if at not in seen:
-                seen.add(at)
-                to_visit.extend(used.instance for used in at.uses if used.instance is not None)
-        return False
+        return _reaches(start, goal, lambda owner: [used.instance for used in owner.uses if used.instance is not None])
 
     def _is_older_of_two(self, ending: Instance | Registration, slot: Slot, other: Instance | Registration) -> bool:
         """Whether ``other`` is newer, and used by nobody but ``ending``, which it uses too; for some turns already."""
@@ -808,20 +799,26 @@ class Monitor:
 
 def _leads_to(start: Using | Slot | Run, goal: Owner | Run) -> bool:
     """Whether what is waited for waits for ``goal``, through whatever others."""
+
+    def next_of(node: Any) -> Iterable[object]:
+        if isinstance(node, Using):
+            return [node.slot]
+        return node.waits if isinstance(node, Owner | Run) else [] if node.instance is None else [node.instance]
+
+    return _reaches(start, goal, next_of)
+
+
+def _reaches(start: object, goal: object, next_of: Callable[[Any], Iterable[object]]) -> bool:
+    """Whether a path leads from one node of a graph to another."""
     seen: set[object] = set()
-    to_visit: list[Using | Slot | Run] = [start]
+    to_visit = [start]
     while to_visit:
         at = to_visit.pop()
-        if isinstance(at, Using):
-            at = at.slot
-        if at in seen:
-            continue
-        seen.add(at)
-        node = at.instance if isinstance(at, Slot) else at
-        if node is goal:
+        if at is goal:
             return True
-        if node is not None:
-            to_visit.extend(node.waits)
+        if at not in seen:
+            seen.add(at)
+            to_visit.extend(next_of(at))
     return False
 
 
@@ -1284,15 +1281,10 @@ class Program:
                 monitor.broken(f"{monitor.who()} has released {instance.name} before that has ended")
 
     def _is_surely_used(self, slot: Slot) -> bool:
-        instance = slot.instance
-        owners = (*self.monitor.instances, *self.monitor.registrations)
+        monitor, instance = self.monitor, slot.instance
         return instance is not None and any(
-            each.uses.get(slot)
-            and each.begun
-            and not each.over
-            and each is not instance
-            and not self.monitor._circle(instance, each)
-            for each in owners
+            each.uses.get(slot) and each.begun and not (each.over or each is instance or monitor._circle(instance, each))
+            for each in monitor._owners()
         )
 
     async def aclose(self) -> None:

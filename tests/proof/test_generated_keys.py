@@ -172,23 +172,8 @@ class Meaning:
 
 # Few, so that two are often the same.
 CONFUSABLE: list[Any] = [
-    0,
-    False,
-    0.0,
-    "0",
-    None,
-    (),
-    [],
-    {},
-    set(),
-    (0,),
-    [0],
-    [False],
-    {0: 0},
-    {0: False},
-    {"a": 0},
-    Settings(0),
-    Attrs(0),
+    *(0, False, 0.0, "0", None, (), [], {}, set[int](), (0,), [0], [False]),
+    *({0: 0}, {0: False}, {"a": 0}, Settings(0), Attrs(0)),
 ]
 confusable = st.sampled_from(CONFUSABLE)
 
