@@ -351,7 +351,7 @@ async def test_exits_that_each_open_the_next_one_come_to_an_end(kind: Callable[[
     with pytest.raises(ExceptionGroup) as caught:
         await aclose()
     [error] = caught.value.exceptions
-    assert "would open something, as the 100 exits before it have done" in str(error)
+    assert "would open something, as the 1,000 exits before it have done" in str(error)
     assert not resources()
 
 

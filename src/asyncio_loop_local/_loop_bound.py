@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from ._exit_order import ExitOrder
 
 _TASK_NAME = "asyncio_loop_local"
-_OPENED_BY_EXITS = 100  # one by the exit of the other, while everything ends
+_OPENED_BY_EXITS = 1_000  # one by the exit of the other, while everything ends
 
 
 class State(Enum):
@@ -390,9 +390,9 @@ def _depth_of_next(exits: ExitOrder) -> int:
     depth = maker._depth + (maker.state in BEING_EXITED)
     if depth > _OPENED_BY_EXITS:
         raise RuntimeError(
-            f"the exit of {maker.label} would open something, as the {_OPENED_BY_EXITS} exits before it have done, each of what "
-            f"the one before had opened, and so the end would never come: let an exit use what it has, and a close function the "
-            f"value that it is given, and not ask for another"
+            f"the exit of {maker.label} would open something, as the {_OPENED_BY_EXITS:,} exits before it have done, each of "
+            f"what the one before had opened, and so the end would never come: let an exit use what it has, and a close function "
+            f"the value that it is given, and not ask for another"
         )
     return depth
 
