@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from ._cpython import lru_cache
 from ._flat_form import flat_form, flat_form_of_frozen, unfrozen
 from ._keys import KNOWN_CLASSES, Snapshot
-from ._loop_bound import ENDED, MADE, OPEN
+from ._loop_bound import ENDED, MADE, OPEN, RETIRED
 from ._names import name_of
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
     from collections.abc import Callable, Hashable
 
-    from ._exit_order import ExitOrder
+    from ._exit_order import Exitable, ExitOrder
     from ._keys import Arguments, CallKeys
     from ._resource import Resource
 
@@ -76,6 +76,7 @@ class CacheEntry:
         "key",
         "kwargs",
         "resource",
+        "retired",
         "valid",
         "value",
         "was_good",
@@ -103,6 +104,7 @@ class CacheEntry:
         self.valid: Callable[[Any], object] | None = None  # asked by each call; None if what the call gives asks it
         self.asks = True  # not while `valid` runs: a call that `valid` itself makes does not ask again
         self.was_good = False  # whether `valid` has accepted the value at least once
+        self.retired: list[Resource[Any]] = cache.retired.pop(key, []) if cache.retired else []  # of this call's values before
 
     @property
     def name(self) -> str:
@@ -188,7 +190,24 @@ class CacheEntry:
         resource = self.resource
         self.invalidate()
         if resource is not None:
+            with suppress(Exception):  # of an argument's own hash
+                self.cache.retired[self.key] = [*(each for each in self.retired if each.state is RETIRED), resource]
             resource.retire()
+
+    def acquired_by(self, user: Exitable) -> None:
+        """Note that what has asked for this value no longer uses the values of this call before."""
+        for resource in self.retired:
+            if not resource.origin.is_held:
+                resource.let_go_by(user)
+
+    def blocks_left(self, resource: Resource[Any]) -> None:
+        """Do the same for a value before, of which the last block was left only now."""
+        newest = self.cache.valid_entry(self.key)
+        if newest is not None:
+            newer = [newest.resource, *[each for each in newest.retired if each.serial > resource.serial]]
+            for user in list(resource.users):
+                if any(each in user.uses for each in newer):
+                    resource.let_go_by(user)
 
     def drop(self) -> None:
         """Close the value at once: the factory itself has made the same call, that value counts, and nobody has got this one."""
@@ -223,11 +242,23 @@ class LoopCache:
     a microsecond more.
     """
 
-    __slots__ = ("_pending", "by_own_key", "by_value", "cached", "entries", "find", "has_warned", "never_good", "releasing")
+    __slots__ = (
+        "_pending",
+        "by_own_key",
+        "by_value",
+        "cached",
+        "entries",
+        "find",
+        "has_warned",
+        "never_good",
+        "releasing",
+        "retired",
+    )
 
     def __init__(self) -> None:
         self.entries: dict[Hashable, CacheEntry] = {}
         self.releasing: dict[Hashable, Resource[Any]] = {}
+        self.retired: dict[Hashable, list[Resource[Any]]] = {}  # until the next value of the same call is made
         self.never_good = 0  # values in a row that `valid` has never accepted
         self.has_warned = False
         self._pending: list[tuple[Any, Arguments]] = []
@@ -318,6 +349,7 @@ class LoopCache:
             entry.value = entry.resource = None
         self.entries.clear()
         self.releasing.clear()
+        self.retired.clear()
         self.forget_found()
 
     def discard(self, entry: CacheEntry) -> None:

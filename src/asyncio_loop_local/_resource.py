@@ -40,7 +40,7 @@ from ._waiters import Failure, Waiters
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ._exit_order import ExitOrder
+    from ._exit_order import Exitable, ExitOrder
     from ._typing import ACM
     from ._wait_graph import WaitNode
 
@@ -71,6 +71,10 @@ class Origin(Protocol):
         """Whether a block that has begun still holds its value; False where blocks are not counted."""
         ...
 
+    def acquired_by(self, user: Exitable, /) -> None:
+        """Something that ends with the loop has asked for the value."""
+        ...
+
 
 class Unpublished:
     """The origin of a resource that nobody else finds."""
@@ -87,6 +91,9 @@ class Unpublished:
     @property
     def is_held(self) -> bool:
         return False
+
+    def acquired_by(self, user: Exitable, /) -> None:
+        """There is no other value that it could have got before."""
 
     def publish(self, value: Any, loop: asyncio.AbstractEventLoop, /) -> None:
         """Nobody else finds it."""
@@ -127,6 +134,16 @@ class Resource(LoopBound, Generic[T]):
         user = node.owner
         if isinstance(user, LoopBound) and self not in user.uses and user.exits is self.exits and user.state is not ENDED:
             self.acquired_by(user)
+
+    def acquired_by(self, user: Exitable) -> None:
+        """Note that ``user`` has got the value, and has to end before it."""
+        super().acquired_by(user)
+        self.origin.acquired_by(user)
+
+    def let_go_by(self, user: Exitable) -> None:
+        """Note that ``user`` no longer uses the value, since it has asked for a newer one."""
+        self.exits.not_used(self, user)
+        self.user_ended()
 
     def run_factory(self, make: Callable[[], V]) -> V:
         """Call its factory, in its own context: resources that the factory acquires, and tasks that it starts, are its own."""

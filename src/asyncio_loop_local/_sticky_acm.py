@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Generator
     from types import TracebackType
 
+    from ._exit_order import Exitable
     from ._loop_cache import CacheEntry
     from ._resource import Resource
     from ._typing import ACM
@@ -103,6 +104,9 @@ class StickyCall(StickyACM[T_co], CallResult):
     def is_held(self) -> bool:
         """Blocks are not counted."""
         return False
+
+    def acquired_by(self, user: Exitable, /) -> None:
+        self._entry.acquired_by(user)
 
     def made(self, resource: Resource[T_co]) -> None:
         self._resource = self._entry.resource = resource
@@ -226,6 +230,7 @@ class CheckedStickyCall(StickyCall[T_co]):
         retired = self._retired
         if retired is not None and not self._blocks:
             self._retired = None
+            self._entry.blocks_left(retired)
             retired.exit_if_unused()
 
 

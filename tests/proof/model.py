@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import sys
 import types
 import warnings
@@ -296,6 +297,12 @@ class Slot:
     released: bool = False
     abandoned: bool = False
     retired: bool = False
+    serial: int = field(default_factory=itertools.count().__next__)
+
+
+def _has_newer(owner: Owner, slot: Slot) -> bool:
+    """Whether an owner has asked anew for what is no longer good, and so no longer uses the old value."""
+    return slot.retired and any(used.place == slot.place and used.serial > slot.serial for used in owner.uses)
 
 
 @dataclass(eq=False)
@@ -670,7 +677,7 @@ class Monitor:
         if instance.holders and not instance.in_end:
             self.broken(f"{instance.name} is exited while {instance.holders} blocks hold it")
         for other in self._owners():
-            is_user = other is not instance and other.uses.get(slot) and other.is_alive()
+            is_user = other is not instance and other.uses.get(slot) and other.is_alive() and not _has_newer(other, slot)
             if is_user and not (instance.in_end and self._circle(instance, other)):
                 self.broken(f"{instance.name} is exited before {other.name}, which has acquired it")
 
@@ -721,7 +728,8 @@ class Monitor:
                 self.broken(f"{name} ends while {other.name} does")
             elif exiting and other.is_alive():
                 self.broken(f"{name} ends though {other.name} has left a task behind")
-            if slot is not None and other.uses.get(slot) and other.is_alive() and not self._circle(ending, other):
+            is_user = slot is not None and other.uses.get(slot) and other.is_alive() and not _has_newer(other, slot)
+            if is_user and not self._circle(ending, other):
                 self.broken(f"{name} ends before {other.name}, which has acquired it")
             if slot is not None and slot in other.uses and self._is_older_of_two(ending, slot, other):
                 self.broken(f"{name} ends before {other.name}, which it uses as it is used by it, and which is newer")
@@ -758,7 +766,7 @@ class Monitor:
         for instance in held:
             if instance.phase == "open" or instance.killed or self.tasks_are_left:
                 continue
-            if instance.slot is not None and instance.slot.released:
+            if instance.slot is not None and (instance.slot.released or (owner is not None and _has_newer(owner, instance.slot))):
                 continue
             if (instance.by_end or instance.in_end) and (
                 (owner is None and self.acloses_ever) or (owner is not None and self._circle(instance, owner))
