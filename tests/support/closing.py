@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+import inspect
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
 from typing import Any
 
 from asyncio_loop_local import release, singleton
@@ -43,13 +45,19 @@ def closes(*names: str) -> list[str]:
     return [f"{step} {name}" for name in names for step in ("closing", "closed")]
 
 
-def takes_in_a_task(take: Callable[[], Awaitable[object]]) -> tuple[asyncio.Task[None], Callable[[], Awaitable[None]]]:
-    """A task of the caller that takes something when it is asked to, and goes on; and what asks it, and waits until it has."""
+USER = ["exiting the user", "exited the user"]
+
+
+@asynccontextmanager
+async def takes_on_request(log: list[str], take: Callable[[], object]) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
+    """A resource that takes something in a task of its own, when it is asked to."""
     wanted, taken = asyncio.Event(), asyncio.Event()
 
-    async def in_a_task() -> None:
+    async def take_it() -> None:
         await wanted.wait()
-        await take()
+        value = take()
+        if inspect.isawaitable(value):
+            await value
         taken.set()
         await asyncio.Event().wait()
 
@@ -57,7 +65,12 @@ def takes_in_a_task(take: Callable[[], Awaitable[object]]) -> tuple[asyncio.Task
         wanted.set()
         await wait_for_gate(taken)
 
-    return asyncio.create_task(in_a_task()), ask
+    task = asyncio.create_task(take_it())
+    yield ask
+    log.append(USER[0])
+    task.cancel()
+    await asyncio.sleep(0)
+    log.append(USER[1])
 
 
 class Clients:

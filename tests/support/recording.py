@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Self, TypeVar
 
 from asyncio_loop_local import sticky_singleton_acm, storage
 from asyncio_loop_local._typing import ACM
-from conftest import Run
+from conftest import Run, run_on_asyncio
 
 T = TypeVar("T")
 
@@ -20,18 +21,26 @@ def on_each_loop(test: Callable[..., Coroutine[Any, Any, object]]) -> Callable[.
 
     A parameter ``log`` is an empty list. A test that takes it returns what it has to hold when the loop has ended.
     """
+    return _test_on_a_loop(test, inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Run))
+
+
+def on_one_loop(test: Callable[..., Coroutine[Any, Any, object]]) -> Callable[..., None]:
+    """As `on_each_loop`, but on asyncio's loop alone: for what is the same on all of them, or takes long."""
+    return _test_on_a_loop(test)
+
+
+def _test_on_a_loop(test: Callable[..., Coroutine[Any, Any, object]], *fixtures: inspect.Parameter) -> Callable[..., None]:
     signature = inspect.signature(test)
     parameters = dict(signature.parameters)
     takes_log = parameters.pop("log", None) is not None
 
     @functools.wraps(test)
-    def on_loop(run: Run, **kwargs: Any) -> None:
+    def on_loop(run: Run = run_on_asyncio, **kwargs: Any) -> None:
         log: list[object] = []
         expected = run(test(log, **kwargs) if takes_log else test(**kwargs))
         assert not takes_log or log == expected
 
-    run = inspect.Parameter("run", inspect.Parameter.POSITIONAL_OR_KEYWORD, annotation=Run)
-    on_loop.__signature__ = signature.replace(parameters=[run, *parameters.values()])  # type: ignore[attr-defined]
+    on_loop.__signature__ = signature.replace(parameters=[*fixtures, *parameters.values()])  # type: ignore[attr-defined]
     return on_loop
 
 
@@ -143,11 +152,26 @@ async def turns() -> None:
         await asyncio.sleep(0)
 
 
+async def begin(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
+    """A task of it, which runs until it waits for something."""
+    task = asyncio.ensure_future(awaitable)
+    await turns()
+    assert not task.done()
+    return task
+
+
 async def cancel(task: asyncio.Future[Any]) -> None:
     """Cancels a task, and waits until it has been cancelled."""
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
+
+
+def in_threads(*works: Callable[[], object]) -> None:
+    """Does these in a thread each, side by side, to their ends; an error of one is raised."""
+    with ThreadPoolExecutor(len(works)) as threads:
+        for done in [threads.submit(work) for work in works]:
+            done.result()
 
 
 def keep(coroutine: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
