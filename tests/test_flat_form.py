@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import copy
 import functools
 import gc
 import weakref
@@ -18,7 +18,8 @@ import pytest
 
 from asyncio_loop_local import release, singleton
 from asyncio_loop_local._keys import KNOWN_CLASSES, CallKeys
-from key_counts import on_a_loop
+from key_counts import call, on_a_loop
+from recording import on_one_loop
 
 
 @dataclass
@@ -98,50 +99,36 @@ def make_of_value(value: Any) -> object:
 
 KINDS: list[Callable[[Any], Any]] = [Settings, Slotted, Attrs, lambda host: Model(host=host), One, OneSlot, Both, Lazy]
 VALUES: list[Any] = [
-    1,
-    True,
-    1.0,
-    "1",
-    b"1",
-    None,
-    (1,),
-    (True,),
-    [1],
-    [True],
-    {"a": 1},
-    {"a": True},
-    frozenset({1}),
-    Settings(1),
+    *(1, True, 1.0, "1", b"1", None, (1,), (True,)),
+    *([1], [True], {"a": 1}, {"a": True}, frozenset({1}), Settings(1)),
 ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_each_call_finds_its_own_value_however_often_it_is_made(kind: Callable[[Any], Any]) -> None:
+@on_one_loop
+async def test_each_call_finds_its_own_value_however_often_it_is_made(kind: Callable[[Any], Any]) -> None:
     """The second, third and fourth call find what the first has made: by position, by name, and among other arguments."""
-
-    def check() -> None:
-        make = singleton(make_of)
-        calls: list[Callable[[Any], Any]] = [
-            make,
-            lambda it: make(value=it),
-            lambda it: make(1, it),
-            lambda it: make(it, 1),
-            lambda it: make(1, value=it),
-            lambda it: make(it, it),
-            lambda it: make(a=it, b=it),
-            lambda it: make((it, 1)),
-            lambda it: make([it]),
-        ]
-        made = [call(kind(value)) for call in calls for value in VALUES]
-        assert len(set(map(id, made))) == len(calls) * len(VALUES)
-        for _ in range(4):
-            assert [call(kind(value)) for call in calls for value in VALUES] == made
-
-    on_a_loop(check)
+    make = singleton(make_of)
+    calls: list[Callable[[Any], Any]] = [
+        make,
+        lambda it: make(value=it),
+        lambda it: make(1, it),
+        lambda it: make(it, 1),
+        lambda it: make(1, value=it),
+        lambda it: make(it, it),
+        lambda it: make(a=it, b=it),
+        lambda it: make((it, 1)),
+        lambda it: make([it]),
+    ]
+    made = [called(kind(value)) for called in calls for value in VALUES]
+    assert len(set(map(id, made))) == len(calls) * len(VALUES)
+    for _ in range(4):
+        assert [called(kind(value)) for called in calls for value in VALUES] == made
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_warm_call_needs_no_key(kind: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@on_one_loop
+async def test_a_warm_call_needs_no_key(kind: Callable[[Any], Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """From the third such call on, what an argument counts is not found out anew."""
     frozen: list[object] = []
     freeze = CallKeys.freeze
@@ -150,157 +137,127 @@ def test_a_warm_call_needs_no_key(kind: Callable[[Any], Any], monkeypatch: pytes
         frozen.append(args)
         return freeze(self, args, kwargs)
 
-    def check() -> None:
-        calls: list[Callable[[Any, Any], Any]] = [
-            lambda make, it: make(it),
-            lambda make, it: make(1, value=it),
-            lambda make, it: make((it, 1), [it]),
-            lambda make, it: make(Decimal(1), it, value=Decimal(2)),
-        ]
-        for value in VALUES:
-            for call in calls:
-                make = singleton(make_of)
-                for _ in range(3):
-                    call(make, kind(value))
-                frozen.clear()
-                call(make, kind(value))
-                assert not frozen, value
-        make = singleton(make_of)
-        make(kind(1))
-        make(kind(1))
-        assert make(1) is make(1) is make(1)
-        frozen.clear()
-        for _ in range(3):  # by turns, too
-            make(1)
-            make(kind(1))
-        assert not frozen
-
     monkeypatch.setattr(CallKeys, "freeze", counting)
-    on_a_loop(check)
+    calls: list[Callable[[Any, Any], Any]] = [
+        lambda make, it: make(it),
+        lambda make, it: make(1, value=it),
+        lambda make, it: make((it, 1), [it]),
+        lambda make, it: make(Decimal(1), it, value=Decimal(2)),
+    ]
+    for value in VALUES:
+        for called in calls:
+            make = singleton(make_of)
+            for _ in range(3):
+                called(make, kind(value))
+            frozen.clear()
+            called(make, kind(value))
+            assert not frozen, value
+    make = singleton(make_of)
+    make(kind(1))
+    make(kind(1))
+    assert make(1) is make(1) is make(1)
+    frozen.clear()
+    for _ in range(3):  # by turns, too
+        make(1)
+        make(kind(1))
+    assert not frozen
 
 
-def test_arguments_are_not_mistaken_for_the_values_inside_of_others() -> None:
+@on_one_loop
+async def test_arguments_are_not_mistaken_for_the_values_inside_of_others() -> None:
     """Where one argument ends and the next begins counts, and so do the names."""
+    make = singleton(make_of)
+    calls = [
+        *(call(("a",), "b"), call(("a", "b")), call("a", ("b",)), call((), "a", "b"), call(tuple), call(())),
+        *(call(One("a"), "b"), call(Settings("a", "b")), call(OneSlot("a"), "b"), call(Slotted("a", "b")), call("a", One("b"))),
+        *(call(a=One("b"), c="d"), call("a", One("b"), c="d"), call(One("b"), a="d"), call(One("b"), "a", "d")),
+        *(call(a=("b", "c")), call(a=("b",), c="d")),
+    ]
 
-    def check() -> None:
-        make = singleton(make_of)
-        calls: list[Callable[[], object]] = [
-            lambda: make(("a",), "b"),
-            lambda: make(("a", "b")),
-            lambda: make("a", ("b",)),
-            lambda: make((), "a", "b"),
-            lambda: make(One("a"), "b"),
-            lambda: make(Settings("a", "b")),
-            lambda: make(OneSlot("a"), "b"),
-            lambda: make(Slotted("a", "b")),
-            lambda: make("a", One("b")),
-            lambda: make(a=One("b"), c="d"),
-            lambda: make("a", One("b"), c="d"),
-            lambda: make(One("b"), a="d"),
-            lambda: make(One("b"), "a", "d"),
-            lambda: make(a=("b", "c")),
-            lambda: make(a=("b",), c="d"),
-            lambda: make(tuple),
-            lambda: make(()),
-        ]
-        made = [call() for call in calls]
-        assert len(set(map(id, made))) == len(calls)
-        for _ in range(3):
-            assert [call() for call in calls] == made
+    def made() -> list[object]:
+        return [make(*args, **kwargs) for args, kwargs in copy.deepcopy(calls)]
 
-    on_a_loop(check)
+    first = made()
+    assert len(set(map(id, first))) == len(calls)
+    for _ in range(3):
+        assert made() == first
 
 
-def test_calls_of_both_kinds_can_alternate() -> None:
+@on_one_loop
+async def test_calls_of_both_kinds_can_alternate() -> None:
     """A factory that is called now with such arguments, now without them, finds each value each time."""
-
-    def check() -> None:
-        make = singleton(make_of)
-        plain, by_value, none, frozen = make("a"), make(Settings("a")), make(), make(frozenset("a"))
-        for _ in range(4):
-            assert make("a") is plain
-            assert make(Settings("a")) is by_value
-            assert make() is none
-            assert make(frozenset("a")) is frozen
-            assert make(Settings("a")) is by_value
-
-    on_a_loop(check)
+    make = singleton(make_of)
+    plain, by_value, none, frozen = make("a"), make(Settings("a")), make(), make(frozenset("a"))
+    for _ in range(4):
+        assert make("a") is plain
+        assert make(Settings("a")) is by_value
+        assert make() is none
+        assert make(frozenset("a")) is frozen
+        assert make(Settings("a")) is by_value
 
 
-def test_what_is_released_is_not_found_by_its_flat_form() -> None:
+@on_one_loop
+async def test_what_is_released_is_not_found_by_its_flat_form() -> None:
     """After a release the next such call makes a new value."""
-
-    async def main() -> None:
-        make = singleton(make_of)
-        for value in (Settings("a"), Slotted("a"), ("a", "b"), {"a": "b"}):
-            first = make(value)
-            assert make(value) is make(value) is first
-            assert await release(make, value)
-            assert make(value) is not first
-            assert make(value) is make(value)
-
-    asyncio.run(main())
+    make = singleton(make_of)
+    for value in (Settings("a"), Slotted("a"), ("a", "b"), {"a": "b"}):
+        first = make(value)
+        assert make(value) is make(value) is first
+        assert await release(make, value)
+        assert make(value) is not first
+        assert make(value) is make(value)
 
 
-def test_an_instance_with_other_attributes_than_the_first_is_another() -> None:
+@on_one_loop
+async def test_an_instance_with_other_attributes_than_the_first_is_another() -> None:
     """Attributes that only some instances have count like all others; so do those that are missing."""
+    make = singleton(make_of)
 
-    def check() -> None:
-        make = singleton(make_of)
+    def of(**attributes: Any) -> Settings:
+        settings = Settings("a")
+        for name, value in attributes.items():
+            setattr(settings, name, value)
+        return settings
 
-        def of(**attributes: Any) -> Settings:
-            settings = Settings("a")
-            for name, value in attributes.items():
-                setattr(settings, name, value)
-            return settings
+    def without_port(**attributes: Any) -> Settings:
+        settings = of(**attributes)
+        del vars(settings)["port"]
+        return settings
 
-        def without_port(**attributes: Any) -> Settings:
-            settings = of(**attributes)
-            del vars(settings)["port"]
-            return settings
-
-        instances: list[Callable[[], Settings]] = [
-            of,
-            lambda: of(more=1),
-            lambda: of(more=True),
-            lambda: of(other=1),
-            without_port,
-            lambda: without_port(more=80),
-            lambda: without_port(other=80),
-        ]
-        made = [make(instance()) for instance in instances]
-        assert len(set(map(id, made))) == len(instances)
-        for _ in range(3):
-            assert [make(instance()) for instance in instances] == made
-
-    on_a_loop(check)
+    instances: list[Callable[[], Settings]] = [
+        of,
+        lambda: of(more=1),
+        lambda: of(more=True),
+        lambda: of(other=1),
+        without_port,
+        lambda: without_port(more=80),
+        lambda: without_port(other=80),
+    ]
+    made = [make(instance()) for instance in instances]
+    assert len(set(map(id, made))) == len(instances)
+    for _ in range(3):
+        assert [make(instance()) for instance in instances] == made
 
 
-def test_the_order_in_which_attributes_were_set_does_not_count() -> None:
+@on_one_loop
+async def test_the_order_in_which_attributes_were_set_does_not_count() -> None:
     """Two instances with equal attributes are the same argument, though these were set in another order."""
-
-    def check() -> None:
-        make = singleton(make_of)
-        one, other = Settings("a"), Settings("a")
-        host = vars(other).pop("host")
-        vars(other)["host"] = host
-        assert list(vars(one)) != list(vars(other))
-        for _ in range(3):
-            assert make(one) is make(other)
-
-    on_a_loop(check)
+    make = singleton(make_of)
+    one, other = Settings("a"), Settings("a")
+    host = vars(other).pop("host")
+    vars(other)["host"] = host
+    assert list(vars(one)) != list(vars(other))
+    for _ in range(3):
+        assert make(one) is make(other)
 
 
-def test_no_code_of_a_class_reads_a_slot_that_is_not_set() -> None:
+@on_one_loop
+async def test_no_code_of_a_class_reads_a_slot_that_is_not_set() -> None:
     """A slot that is not set is a difference like any other; the class's `__getattr__` is not called for it."""
-
-    def check() -> None:
-        make = singleton(make_of)
-        for _ in range(3):
-            assert make(Lazy(1, 2)) is make(Lazy(1, 2))
-            assert make(Lazy(1)) is make(Lazy(1)) is not make(Lazy(1, None))
-
-    on_a_loop(check)
+    make = singleton(make_of)
+    for _ in range(3):
+        assert make(Lazy(1, 2)) is make(Lazy(1, 2))
+        assert make(Lazy(1)) is make(Lazy(1)) is not make(Lazy(1, None))
 
 
 def equal(one: object, other: object) -> bool:
@@ -316,45 +273,40 @@ def changing() -> Any:
     return Changing
 
 
-def test_a_cached_property_that_a_class_gets_later_does_not_count() -> None:
+@on_one_loop
+async def test_a_cached_property_that_a_class_gets_later_does_not_count() -> None:
     """A `functools.cached_property` is none of the attributes, even if the class gets it after the first call."""
-
-    def check() -> None:
-        make, kind = singleton(make_of), changing()
-        first = make(kind(1))
-        assert make(kind(1)) is make(kind(1)) is first
-        kind.twice = functools.cached_property(lambda self: 2 * self.value)
-        kind.twice.__set_name__(kind, "twice")
-        one = kind(1)
-        for _ in range(3):
-            assert make(one) is make(kind(1)) is first
-            assert one.twice == 2
-        del kind.twice
-        for _ in range(3):
-            assert make(one) is not first  # the value is an attribute like any other now
-            assert make(one) is make(one)
-
-    on_a_loop(check)
+    make, kind = singleton(make_of), changing()
+    first = make(kind(1))
+    assert make(kind(1)) is make(kind(1)) is first
+    kind.twice = functools.cached_property(lambda self: 2 * self.value)
+    kind.twice.__set_name__(kind, "twice")
+    one = kind(1)
+    for _ in range(3):
+        assert make(one) is make(kind(1)) is first
+        assert one.twice == 2
+    del kind.twice
+    for _ in range(3):
+        assert make(one) is not first  # the value is an attribute like any other now
+        assert make(one) is make(one)
 
 
-def test_a_class_that_gets_a_hash_later_counts_by_it() -> None:
+@on_one_loop
+async def test_a_class_that_gets_a_hash_later_counts_by_it() -> None:
     """What counts is how the class is at the time of the call."""
-
-    def check() -> None:
-        make, kind = singleton(make_of), changing()
-        one, other = kind(1), kind(1)
-        assert make(one) is make(one) is make(other)
-        kind.__hash__, kind.__eq__ = object.__hash__, object.__eq__
-        assert make(one) is make(one) is not make(other)
-        assert make(other) is make(other)
-        del kind.__eq__
-        kind.__eq__, kind.__hash__ = equal, None
-        assert make(one) is make(other)
-
-    on_a_loop(check)
+    make, kind = singleton(make_of), changing()
+    one, other = kind(1), kind(1)
+    assert make(one) is make(one) is make(other)
+    kind.__hash__, kind.__eq__ = object.__hash__, object.__eq__
+    assert make(one) is make(one) is not make(other)
+    assert make(other) is make(other)
+    del kind.__eq__
+    kind.__eq__, kind.__hash__ = equal, None
+    assert make(one) is make(other)
 
 
-def test_a_class_that_gets_other_bases_later_counts_by_all_its_slots() -> None:
+@on_one_loop
+async def test_a_class_that_gets_other_bases_later_counts_by_all_its_slots() -> None:
     """Slots are found where they are, also if a class gets other bases after the first call."""
 
     class Base:
@@ -374,16 +326,13 @@ def test_a_class_that_gets_other_bases_later_counts_by_all_its_slots() -> None:
 
         __hash__ = None  # type: ignore[assignment]  # as a class body with __eq__ alone has it
 
-    def check() -> None:
-        make = singleton(make_of)
-        one, two = make(Kind(1)), make(Kind(2))
-        assert make(Kind(1)) is one is not two
-        Kind.__bases__ = (Mixin, Base)
-        for _ in range(3):
-            assert make([Kind(1)]) is make([Kind(1)]) is not make([Kind(2)])
-            assert make(Kind(3)) is make(Kind(3)) is not make(Kind(4))
-
-    on_a_loop(check)
+    make = singleton(make_of)
+    one, two = make(Kind(1)), make(Kind(2))
+    assert make(Kind(1)) is one is not two
+    Kind.__bases__ = (Mixin, Base)
+    for _ in range(3):
+        assert make([Kind(1)]) is make([Kind(1)]) is not make([Kind(2)])
+        assert make(Kind(3)) is make(Kind(3)) is not make(Kind(4))
 
 
 def test_a_slot_that_is_hidden_later_is_not_overlooked() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import collections
 import contextlib
 import enum
 import functools
 import inspect
-import subprocess
 import sys
 import typing
 from collections.abc import AsyncGenerator, Callable
@@ -18,6 +16,8 @@ from typing import Any
 import pytest
 
 from asyncio_loop_local import _cpython, singleton
+from programs import run_python
+from recording import on_one_loop
 
 
 @dataclass
@@ -94,7 +94,7 @@ asyncio.run(main())
 @pytest.mark.skipif(sys.version_info < (3, 14), reason="annotations are evaluated when they are defined")
 def test_names_that_only_a_checker_imports_are_never_evaluated() -> None:
     """A factory whose annotations name what is imported `if TYPE_CHECKING` works, and so do its names in messages."""
-    done = subprocess.run([sys.executable, "-c", UNIMPORTED], capture_output=True, text=True, timeout=30, check=False)
+    done = run_python("-c", UNIMPORTED)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
@@ -103,23 +103,22 @@ def test_a_lazy_import_that_only_annotations_name_stays_lazy() -> None:
     """Wrapping and calling a factory does not load the module that its annotations name."""
     program = UNIMPORTED.replace("if TYPE_CHECKING:\n    from nowhere import Config", "lazy from wave import Wave_read as Config")
     program += "assert 'wave' not in sys.modules\n"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    done = run_python("-c", program)
     assert (done.stdout, done.stderr, done.returncode) == ("", "", 0)
 
 
-def test_a_class_without_a_module_is_named_in_the_error() -> None:
+@on_one_loop
+async def test_a_class_without_a_module_is_named_in_the_error() -> None:
     """The error of an argument that cannot be part of a key names its class, also if that has no `__module__`."""
     bare: Any = type("Bare", (), {"__slots__": (), "__hash__": None, "__module__": None})
 
-    async def main() -> None:
-        singleton(url)(bare())
-
     with pytest.raises(TypeError, match=r"argument 'scheme' of url\(\) is of type Bare, which"):
-        asyncio.run(main())
+        singleton(url)(bare())
 
 
 @pytest.mark.skipif(sys.version_info < (3, 15), reason="frozendict is new in 3.15")
-def test_a_frozendict_counts_by_value() -> None:
+@on_one_loop
+async def test_a_frozendict_counts_by_value() -> None:
     """In a frozendict, too, 1 and True are different, and a list counts by its content."""
     frozendict: Any = getattr(typing, "frozendict", None) or vars(sys.modules["builtins"])["frozendict"]
 
@@ -127,14 +126,11 @@ def test_a_frozendict_counts_by_value() -> None:
     def make(_argument: object) -> object:
         return object()
 
-    async def main() -> None:
-        assert make(frozendict(a=1)) is make(frozendict(a=1))
-        assert make(frozendict(a=1)) is not make(frozendict(a=True))
-        assert make(frozendict(a=1)) is not make({"a": 1})
-        assert make(frozendict(a=[1])) is make(frozendict(a=[1]))
-        assert make(frozendict(a=[1])) is not make(frozendict(a=[2]))
-
-    asyncio.run(main())
+    assert make(frozendict(a=1)) is make(frozendict(a=1))
+    assert make(frozendict(a=1)) is not make(frozendict(a=True))
+    assert make(frozendict(a=1)) is not make({"a": 1})
+    assert make(frozendict(a=[1])) is make(frozendict(a=[1]))
+    assert make(frozendict(a=[1])) is not make(frozendict(a=[2]))
 
 
 class Made:
