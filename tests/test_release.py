@@ -1,4 +1,4 @@
-"""`release` and `release_all`: letting go of what a wrapped factory has made, before the loop ends."""
+"""`release` and `release_all`: what a wrapped factory has made is ended and forgotten, before the loop ends."""
 
 from __future__ import annotations
 
@@ -6,29 +6,31 @@ import asyncio
 import functools
 import pickle
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, nullcontext
 from typing import Any
 
 import pytest
 
-from asyncio_loop_local import (
-    aclose,
-    atexit,
-    enter,
-    enter_once,
-    release,
-    release_all,
-    resources,
-    singleton,
-    sticky_singleton_acm,
-)
+from asyncio_loop_local import aclose, atexit, enter, enter_once, release, release_all, resources, singleton, sticky_singleton_acm
 from asyncio_loop_local._loop_state import loop_state
 from asyncio_loop_local._wait_graph import running_node
 from conftest import Run
-from recording import Factory, Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, use
+from recording import Factory, Recorded, begin, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, use
 
 ONE_LIFE = [*enters("0"), *exits("0")]
+each_of_both = pytest.mark.parametrize("what", ["release", "release_all"])
+
+
+async def release_by(what: str, factory: Callable[..., Any], *args: Any) -> int:
+    """Calls `release` or `release_all`; both return how many there were."""
+    return await (release(factory, *args) if what == "release" else release_all(factory))
+
+
+@pytest.fixture
+def factory() -> Factory:
+    """A factory of recorded resources."""
+    return Factory()
 
 
 async def begin_release(factory: Factory, host: str = "h") -> tuple[Recorded, asyncio.Task[bool]]:
@@ -49,12 +51,37 @@ async def begin_enter(factory: Factory) -> tuple[Recorded, asyncio.Task[Recorded
     return resource, using
 
 
-async def begin(awaitable: Awaitable[Any]) -> asyncio.Future[Any]:
-    """A task that has come to where it waits."""
-    task = asyncio.ensure_future(awaitable)
-    await turns()
-    assert not task.done()
-    return task
+@sticky_singleton_acm
+@asynccontextmanager
+async def user_of(name: str, factory: Factory, host: str = "h") -> AsyncGenerator[Recorded]:
+    """A resource that uses one of a factory's."""
+    yield await factory.use(host)
+
+
+class Service:
+    """Has methods of all kinds that are wrapped factories."""
+
+    @singleton
+    def client(self, scope: str = "all") -> object:
+        return object()
+
+    @classmethod
+    @singleton
+    def of_class(cls) -> object:
+        return object()
+
+    @staticmethod
+    @singleton
+    def static(port: int = 80) -> object:
+        return object()
+
+    @sticky_singleton_acm
+    def session(self) -> Recorded:
+        return Recorded()
+
+
+class Subservice(Service):
+    """Inherits them."""
 
 
 # What it returns, and what it finds.
@@ -72,14 +99,13 @@ async def test_it_exits_and_forgets_a_resource(log: list[str]) -> list[str]:
 
 
 @on_each_loop
-async def test_it_returns_false_if_there_was_nothing() -> None:
-    """On a fresh loop, for other arguments, a second time, and after `aclose`, there is nothing to release."""
+async def test_it_returns_false_if_there_was_nothing(factory: Factory) -> None:
+    """On a fresh loop, for other arguments, a second time, and after `aclose`, it returns False."""
 
     @singleton
     def token(user: str) -> object:
         return object()
 
-    factory = Factory()
     before = dict(vars(asyncio.get_running_loop()))
     assert [await release(factory.make), await release(token, "u")] == [False, False]
     assert vars(asyncio.get_running_loop()).keys() <= before.keys()  # asking leaves a loop as it was
@@ -98,16 +124,15 @@ async def test_it_returns_false_if_there_was_nothing() -> None:
     ("args", "kwargs"), [((), {}), (("h",), {}), (("h", 80), {}), ((), {"port": 80}), ((), {"port": 80, "host": "h"})]
 )
 @on_each_loop
-async def test_every_form_of_a_call_finds_it(args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+async def test_every_form_of_a_call_finds_it(factory: Factory, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
     """The arguments are a call's: by position, by name, in any order, defaults given or not."""
-    factory = Factory()
     await factory.use()
     assert [await release(factory.make, *args, **kwargs) for _ in range(2)] == [True, False]
 
 
 @on_each_loop
 async def test_what_counts_by_value_finds_it() -> None:
-    """A dict that is equal to the one of the call releases what that call made; types are told apart, as by a call."""
+    """A dict that is equal to the one of the call releases what that call made; types count, as in a call."""
 
     @singleton
     def client(headers: dict[str, Any]) -> object:
@@ -122,9 +147,8 @@ async def test_what_counts_by_value_finds_it() -> None:
 
 @on_each_loop
 async def test_a_singleton_is_forgotten() -> None:
-    """What `singleton` has made is let go, and nothing of it is called."""
+    """What `singleton` has made is forgotten, and none of its methods is called."""
     client = singleton(Recorded)
-
     before = client()
     assert await release(client) is True
     assert client() is not before
@@ -132,16 +156,14 @@ async def test_a_singleton_is_forgotten() -> None:
 
 
 @on_each_loop
-async def test_a_shared_coroutine_is_forgotten() -> None:
+async def test_a_shared_coroutine_is_forgotten(log: list[str]) -> list[str]:
     """A shared coroutine is forgotten, done or under way; those who hold the object still get its result."""
-    calls: list[str] = []
-
     may_end = asyncio.Event()
 
     @singleton
     async def token() -> int:
-        calls.append("called")
-        number = len(calls)
+        log.append("run")
+        number = len(log)
         await may_end.wait()
         return number
 
@@ -152,13 +174,13 @@ async def test_a_shared_coroutine_is_forgotten() -> None:
     assert [await old, await new] == [1, 2]
     assert await release(token) is True
     assert [await new, await token()] == [2, 3]
+    return ["run"] * 3
 
 
 @pytest.mark.parametrize("is_entered", [True, False])
 @on_each_loop
-async def test_a_kept_object_of_the_factory_begins_anew(is_entered: bool) -> None:
+async def test_a_kept_object_of_the_factory_begins_anew(factory: Factory, is_entered: bool) -> None:
     """The object of an earlier call, entered or not, enters a new resource after the release, as a new call does."""
-    factory = Factory()
     handle = factory.make()
     if is_entered:
         await use(handle)
@@ -170,66 +192,21 @@ async def test_a_kept_object_of_the_factory_begins_anew(is_entered: bool) -> Non
 @on_each_loop
 async def test_methods() -> None:
     """A bound method is released for its own instance alone; class methods, static ones and the plain function work, too."""
-
-    class Client:
-        @singleton
-        def token(self, scope: str = "all") -> object:
-            return object()
-
-        @classmethod
-        @singleton
-        def of_class(cls) -> object:
-            return object()
-
-        @staticmethod
-        @singleton
-        def static() -> object:
-            return object()
-
-        @sticky_singleton_acm
-        def session(self) -> Recorded:
-            return Recorded()
-
-    one, other = Client(), Client()
-    of_one, of_other = one.token(), other.token()
-    assert await release(one.token, scope="all") is True
-    assert one.token() is not of_one
-    assert other.token() is of_other
-    assert await release(Client.token, other, "all") is True
-    assert other.token() is not of_other
-    of_class, static = Client.of_class(), Client.static()
-    assert [await release(Client.of_class), await release(one.static)] == [True, True]
-    assert Client.of_class() is not of_class
-    assert Client.static() is not static
+    one, other = Service(), Service()
+    of_one, of_other = one.client(), other.client()
+    assert await release(one.client, scope="all") is True
+    assert one.client() is not of_one
+    assert other.client() is of_other
+    assert await release(Service.client, other, "all") is True
+    assert other.client() is not of_other
+    of_class, static = Service.of_class(), Service.static()
+    assert [await release(Service.of_class), await release(one.static)] == [True, True]
+    assert Service.of_class() is not of_class
+    assert Service.static() is not static
     session, others = await use(one.session()), await use(other.session())
     assert await release(one.session) is True
     assert await use(one.session()) is not session
     assert await use(other.session()) is others
-
-
-@on_each_loop
-async def test_with_a_key_of_ones_own() -> None:
-    """With `key=…` that key finds it, whatever the other arguments are."""
-
-    def key(user: str, trace: int) -> str:
-        return user
-
-    @singleton(key=key)
-    def token(user: str, trace: int) -> object:
-        return object()
-
-    @sticky_singleton_acm(key=key)
-    def session(user: str, trace: int) -> Recorded:
-        return Recorded()
-
-    before = token("u", 1)
-    assert token("u", 2) is before
-    assert await release(token, "v", 1) is False
-    assert await release(token, "u", trace=3) is True
-    assert token("u", 1) is not before
-    resource = await use(session("u", 1))
-    assert await release(session, "u", 9) is True
-    assert resource.log == [*enters("r"), *exits("r")]
 
 
 @on_each_loop
@@ -259,27 +236,18 @@ async def test_after_many_releases_the_others_are_still_found() -> None:
 
 
 @on_each_loop
-async def test_what_is_in_use_is_refused_with_its_users_named() -> None:
-    """A resource that open ones have acquired stays open and found; the error names them, and after them it can go."""
-    factory = Factory()
-
-    @sticky_singleton_acm
-    @asynccontextmanager
-    async def users(number: int) -> AsyncGenerator[object]:
-        yield await factory.use()
-
-    resource = await use(users(1))
-    assert await use(users(2)) is resource
-    call = r"make\('h', 80\)"
-    assert (await use(factory.make())) is resource
-    message = rf"{call} cannot be released while it is in use by .*users\(1\), .*users\(2\): release what uses it first$"
-    with pytest.raises(RuntimeError, match=message):
+async def test_what_is_in_use_is_refused_with_its_users_named(factory: Factory) -> None:
+    """A resource that open ones have acquired stays open and found; the error names them, and after them it can be released."""
+    resource = await use(user_of("one", factory))
+    assert await use(user_of("two", factory)) is resource
+    message = r"make\('h', 80\) cannot be released while it is in use by .*user_of\('one', .*\), .*user_of\('two', .*\): "
+    with pytest.raises(RuntimeError, match=rf"{message}release what uses it first$"):
         await release(factory.make)
     assert await factory.use() is resource
-    assert await release(users, 1) is True
-    with pytest.raises(RuntimeError, match=r"in use by (\S*\.)?users\(2\):"):
+    assert await release(user_of, "one", factory) is True
+    with pytest.raises(RuntimeError, match=r"in use by (\S*\.)?user_of\('two', [^()]*\):"):
         await release(factory.make)
-    assert [await release(users, 2), await release(factory.make)] == [True, True]
+    assert [await release(user_of, "two", factory), await release(factory.make)] == [True, True]
     assert resources() == ()
 
 
@@ -297,44 +265,49 @@ async def test_others_stay_open_in_their_order(log: list[str]) -> list[str]:
     return exits("1", "2", "0", "own", "own")
 
 
+@each_of_both
 @on_each_loop
-async def test_one_resource_may_release_another() -> None:
-    """A resource's own code releases what nobody uses, and what it uses itself is refused."""
-    factory = Factory()
+async def test_another_resource_may_release_it(log: list[str], what: str) -> list[str]:
+    """A resource's own code releases what it does not use, and what it uses itself is refused."""
+    factory = Factory(log)
 
     @sticky_singleton_acm
     @asynccontextmanager
-    async def manager() -> AsyncGenerator[bool]:
-        await factory.use("mine")
-        with pytest.raises(RuntimeError, match=r"manager\(\)"):
-            await release(factory.make, "mine")
-        yield await release(factory.make, "other")
+    async def manager(*, uses: bool) -> AsyncGenerator[None]:
+        if uses:
+            await factory.use()
+            with pytest.raises(RuntimeError, match=r"make\('h', 80\) cannot .* in use by .*manager\(uses=True\): "):
+                await release_by(what, factory.make)
+        else:
+            assert await release_by(what, factory.make) == 1
+        yield
 
-    await factory.use("other")
-    assert await use(manager()) is True
-    assert factory.log == [*enters("0", "1"), *exits("0")]
+    await factory.use()
+    await use(manager(uses=False))
+    await use(manager(uses=True))
+    return [*ONE_LIFE, *enters("1"), *exits("1")]
 
 
+@each_of_both
 @on_each_loop
-async def test_a_callback_may_release(log: list[str]) -> list[str]:
+async def test_a_callback_may_release(log: list[Any], what: str) -> list[Any]:
     """An `atexit` callback may release what is still open, which is then not exited once more."""
     factory = Factory(log)
     await factory.use()
 
     async def callback() -> None:
-        factory.log.append(f"released: {await release(factory.make)}")
+        factory.log.append(f"released {int(await release_by(what, factory.make))}")
 
     atexit.register(callback)
-    return [*ONE_LIFE, "released: True"]
+    return [*ONE_LIFE, "released 1"]
 
 
 # Two at a time.
 
 
 @on_each_loop
-async def test_two_releases_at_once_wait_for_the_same_exit() -> None:
+async def test_two_releases_at_once_wait_for_the_same_exit(factory: Factory) -> None:
     """Both return True when the one exit is done, not before; so does `aclose`."""
-    factory = Factory()
     resource, releasing = await begin_release(factory)
     late, closing = await begin(release(factory.make)), await begin(aclose())
     assert not releasing.done()
@@ -346,9 +319,8 @@ async def test_two_releases_at_once_wait_for_the_same_exit() -> None:
 
 @pytest.mark.parametrize("by", ["call", "handle"])
 @on_each_loop
-async def test_a_call_during_a_release_gets_a_new_resource(by: str) -> None:
+async def test_a_call_during_a_release_gets_a_new_resource(factory: Factory, by: str) -> None:
     """While the old one exits, a call, or an object of an old call, gets a new one at once, which can be released itself."""
-    factory = Factory()
     handle = factory.make()
     old, releasing = await begin_release(factory)
     new = await use(handle if by == "handle" else factory.make())
@@ -369,9 +341,8 @@ async def test_a_call_during_a_release_gets_a_new_resource(by: str) -> None:
 
 
 @on_each_loop
-async def test_releases_of_different_keys_do_not_wait_for_each_other() -> None:
+async def test_releases_of_different_keys_do_not_wait_for_each_other(factory: Factory) -> None:
     """A slow exit holds up the release of nothing else."""
-    factory = Factory()
     slow, releasing = await begin_release(factory, "slow")
     await factory.use("quick")
     assert await release(factory.make, "quick") is True
@@ -385,13 +356,12 @@ async def test_releases_of_different_keys_do_not_wait_for_each_other() -> None:
 
 @pytest.mark.parametrize("cancelled", [[], [0], [1], [0, 1]])
 @on_each_loop
-async def test_what_is_being_entered_is_waited_for_and_exited(cancelled: list[int]) -> None:
+async def test_what_is_being_entered_is_waited_for_and_exited(factory: Factory, cancelled: list[int]) -> None:
     """Releases during the enter wait for the same exit after it, which comes though one is cancelled, or both.
 
     Nothing is reported: what is released has not died.
     """
     reports = reports_of_this_loop()
-    factory = Factory()
     resource, using = await begin_enter(factory)
     releases = [await begin(release(factory.make)) for _ in range(2)]
     for each in cancelled:
@@ -406,9 +376,8 @@ async def test_what_is_being_entered_is_waited_for_and_exited(cancelled: list[in
 
 @pytest.mark.parametrize("by", ["call", "handle"])
 @on_each_loop
-async def test_a_call_during_the_release_of_what_is_being_entered_gets_a_new_resource(by: str) -> None:
-    """What is still being entered is on its way out as soon as it is to be released: nobody new gets it."""
-    factory = Factory()
+async def test_a_call_during_the_release_of_what_is_being_entered_gets_a_new_resource(factory: Factory, by: str) -> None:
+    """From the start of its release, a resource that is still being entered is given to no new call."""
     handle = factory.make()
     old, using = factory.made[0], asyncio.create_task(use(handle))
     old.may_enter.clear()
@@ -423,9 +392,8 @@ async def test_a_call_during_the_release_of_what_is_being_entered_gets_a_new_res
 
 
 @on_each_loop
-async def test_a_failing_enter_leaves_nothing_to_exit() -> None:
+async def test_a_failing_enter_leaves_nothing_to_exit(factory: Factory) -> None:
     """If what is to be released fails to enter, those who asked for it get the error, and the release is done."""
-    factory = Factory()
     resource, using = await begin_enter(factory)
     resource.enter_error = ValueError("refused")
     releasing = await begin(release(factory.make))
@@ -441,32 +409,21 @@ async def test_a_failing_enter_leaves_nothing_to_exit() -> None:
 
 
 @on_each_loop
-async def test_a_cancelled_release_leaves_the_exit_to_go_on() -> None:
-    """Cancelled half-way, the exit goes on by itself, once; the next call gets a new resource."""
-    factory = Factory()
+async def test_a_cancelled_release_leaves_the_exit_to_go_on(factory: Factory) -> None:
+    """After a cancelled release the exit still finishes, once; another release waits for it, and a call gets a new resource."""
     resource, releasing = await begin_release(factory)
     await cancel(releasing)
+    second = await begin(release(factory.make))
     assert await factory.use() is not resource
     resource.may_exit.set()
-    await turns()
+    assert await second is True
     assert factory.log == [*enters("0"), "exiting 0", *enters("1"), "exited 0"]
-
-
-@on_each_loop
-async def test_a_release_after_a_cancelled_one_waits_for_the_same_exit() -> None:
-    """While the exit that a cancelled release had begun goes on, another release waits for it; after it there is nothing."""
-    factory = Factory()
-    for is_over in (False, True):
-        resource, releasing = await begin_release(factory)
-        await cancel(releasing)
-        second = None if is_over else await begin(release(factory.make))
-        resource.may_exit.set()
-        if second is None:
-            await turns()
-            assert await release(factory.make) is False
-        else:
-            assert await second is True
-    assert factory.log == [*ONE_LIFE, *enters("1"), *exits("1")]
+    resource, releasing = await begin_release(factory)
+    await cancel(releasing)
+    resource.may_exit.set()
+    await turns()
+    assert await release(factory.make) is False
+    assert factory.log[-2:] == exits("1")
 
 
 @on_each_loop
@@ -506,7 +463,7 @@ def test_an_error_of_the_exit_is_raised_as_it_is(run: Run, error: BaseException)
 
 @on_each_loop
 async def test_an_error_of_an_exit_whose_release_was_cancelled_is_reported() -> None:
-    """If nobody waits for the exit any more, its error goes to the loop's exception handler, with the call named."""
+    """If no task waits for the exit any more, its error goes to the loop's exception handler, with the call named."""
     reports = reports_of_this_loop()
     resource, releasing = await begin_release(Factory())
     resource.exit_error = ValueError("late")
@@ -519,10 +476,9 @@ async def test_an_error_of_an_exit_whose_release_was_cancelled_is_reported() -> 
 
 
 @on_each_loop
-async def test_a_resource_that_has_died_is_not_there_to_be_released() -> None:
-    """What died while it was held has been forgotten, and `release` finds nothing."""
+async def test_a_resource_that_has_died_is_not_there_to_be_released(factory: Factory) -> None:
+    """A resource that died while it was held has been forgotten, and `release` finds nothing."""
     reports = reports_of_this_loop()
-    factory = Factory()
     (await factory.use()).die()
     while not reports:
         await asyncio.sleep(0)
@@ -532,49 +488,55 @@ async def test_a_resource_that_has_died_is_not_there_to_be_released() -> None:
 # From inside.
 
 
-@pytest.mark.parametrize("moment", ["enter", "exit", "task", "exit of a release"])
-def test_a_release_from_inside_is_refused(run: Run, moment: str) -> None:
-    """Called from a resource's own enter, exit or task, which it would have to wait for, it raises and nothing hangs."""
+@pytest.mark.parametrize("moment", ["enter", "exit", "task"])
+@each_of_both
+@on_each_loop
+async def test_a_release_from_inside_is_refused(what: str, moment: str) -> None:
+    """From a resource's own enter, exit or task, for which it would have to wait, it raises; nothing hangs or is forgotten."""
     errors: list[str] = []
-    itself: list[Callable[[], Any]] = []
 
-    async def attempt() -> None:
-        try:
-            await release(itself[0])
-        except RuntimeError as error:
-            errors.append(str(error))
+    async def attempt(name: str, now: str) -> None:
+        if (name, now) == ("inside", moment):
+            with pytest.raises(RuntimeError) as caught:
+                await release_by(what, make, "inside")
+            errors.append(str(caught.value))
 
     @sticky_singleton_acm
     @asynccontextmanager
-    async def make() -> AsyncGenerator[str]:
-        if moment == "enter":
-            await attempt()
-        if moment == "task":
-            await asyncio.create_task(attempt())
-        yield "value"
-        if moment.startswith("exit"):
-            await attempt()
+    async def make(name: str) -> AsyncGenerator[str]:
+        await attempt(name, "enter")
+        await asyncio.create_task(attempt(name, "task"))
+        yield name
+        await attempt(name, "exit")
 
-    itself.append(make)
-
-    async def main() -> None:
-        assert await use(make()) == "value"
-        if moment == "exit of a release":
-            assert await release(make) is True
-
-    run(main())
+    for name in ("other", "inside"):
+        assert await use(make(name)) == name
     if moment == "exit":
-        assert errors == []  # the end of the loop has forgotten it, so there is nothing to release
-    else:
-        (error,) = errors
-        assert "release() was called from inside" in error
-        assert "make()" in error
+        assert await release(make, "inside") is True
+    (error,) = errors
+    assert f"{what}() was called from inside" in error
+    assert "make('inside')" in error
+    assert await release_all(make) == (1 if moment == "exit" else 2)
+
+
+@each_of_both
+@on_each_loop
+async def test_what_the_end_of_the_loop_exits_cannot_be_released(log: list[int], what: str) -> list[int]:
+    """In an exit that the end of the loop has begun there is nothing to release any more."""
+
+    @sticky_singleton_acm
+    @asynccontextmanager
+    async def make() -> AsyncGenerator[None]:
+        yield
+        log.append(await release_by(what, make))
+
+    await use(make())
+    return [0]
 
 
 @on_each_loop
 async def test_a_release_by_what_the_enter_waits_for_is_refused() -> None:
     """A release by B's enter of the A whose enter waits for B could never end: it is refused, and A stays as it is."""
-    factories: list[Callable[[], Any]] = []
 
     @sticky_singleton_acm
     @asynccontextmanager
@@ -585,90 +547,81 @@ async def test_a_release_by_what_the_enter_waits_for_is_refused() -> None:
     @asynccontextmanager
     async def inner() -> AsyncGenerator[str]:
         with pytest.raises(RuntimeError):
-            await release(factories[0])
+            await release(outer)
         yield "value"
-
-    factories.append(outer)
 
     assert await use(outer()) == "value"
     assert [resource.name.rpartition(".")[2] for resource in resources()] == ["inner()", "outer()"]
     assert await release(outer) is True
 
 
-def test_a_release_by_a_coroutine_that_the_enter_waits_for_is_refused(run: Run) -> None:
-    """So is the release of A by a shared coroutine that A's enter waits for."""
+@each_of_both
+@on_each_loop
+async def test_a_release_by_a_coroutine_that_the_enter_waits_for_is_refused(what: str) -> None:
+    """So is the release of A by a shared coroutine that A's enter waits for; nothing is forgotten."""
     errors: list[str] = []
-    factories: list[Callable[[], Any]] = []
     entering = asyncio.Event()
 
     @singleton
     async def token() -> str:
         await entering.wait()
         await turns()
-        try:
-            await release(factories[0])
-        except RuntimeError as error:
-            errors.append(str(error))
+        with pytest.raises(RuntimeError) as caught:
+            await release_by(what, make, "waits")
+        errors.append(str(caught.value))
         return "t"
 
     @sticky_singleton_acm
     @asynccontextmanager
-    async def make() -> AsyncGenerator[str]:
+    async def make(name: str) -> AsyncGenerator[str]:
         entering.set()
-        yield await token()
+        yield await token() if name == "waits" else name
 
-    factories.append(make)
-
-    async def main() -> None:
-        first = await begin(token())
-        assert await use(make()) == "t"
-        assert await first == "t"
-        assert await release(token) is True
-        assert await release(make) is True
-        assert await use(make()) == "t"
-
-    run(main())
+    await use(make("open"))
+    entering.clear()
+    first = await begin(token())
+    assert await use(make("waits")) == await first == "t"
+    assert [each.name.rpartition(".")[2] for each in resources()] == ["make('open')", "make('waits')"]
+    assert await release(token) is True
+    assert await release_by(what, make, "waits") == (1 if what == "release" else 2)
+    assert await use(make("waits")) == "t"
     by_run, from_inside = errors  # the second run is begun by the enter itself
     assert "this would wait for ever" in by_run
-    assert "release() was called from inside" in from_inside
+    assert f"{what}() was called from inside" in from_inside
 
 
 # Other loops, and wrong arguments.
 
 
-def test_a_second_loop_keeps_its_own(run: Run) -> None:
-    """`release` on one loop finds nothing of another, at the same time or later, and leaves it alone."""
+@each_of_both
+def test_a_second_loop_keeps_its_own(run: Run, what: str) -> None:
+    """On one loop it finds nothing of another, at the same time or later, and leaves it alone."""
     factory = Factory()
-
-    async def other() -> bool:
-        return await release(factory.make)
 
     async def main() -> None:
         await factory.use()
-        assert await asyncio.to_thread(run, other()) is False
+        assert await asyncio.to_thread(run, release_by(what, factory.make)) == 0
         assert factory.log == enters("0")
-        assert await release(factory.make) is True
+        assert await release_by(what, factory.make) == 1
 
     run(main())
-    assert run(other()) is False
+    assert run(release_by(what, factory.make)) == 0
     assert factory.log == ONE_LIFE
 
 
-@pytest.mark.parametrize(
-    "what", [int, print, len, lambda: 1, asynccontextmanager, functools.partial(int), Recorded, "t", None, 3]
-)
+@pytest.mark.parametrize("wrong", [int, print, lambda: 1, asynccontextmanager, functools.partial(int), Recorded, "t", None, 3])
+@each_of_both
 @on_each_loop
-async def test_what_was_not_wrapped_is_refused(what: Any) -> None:
+async def test_what_was_not_wrapped_is_refused(what: str, wrong: Any) -> None:
     """Anything but what the two decorators return is a `TypeError` that says what is needed."""
-    message = r"argument 'factory' of release\(\) must be what singleton\(\) or sticky_singleton_acm\(\) has returned, not "
+    message = rf"argument 'factory' of {what}\(\) must be what singleton\(\) or sticky_singleton_acm\(\) has returned, not "
     with pytest.raises(TypeError, match=message):
-        await release(what)
+        await release_by(what, wrong)
 
 
 @on_each_loop
 async def test_an_argument_that_can_be_no_part_of_a_key_is_refused() -> None:
     """As by a call: a `TypeError` that names the parameter."""
-    unhashable: Any = memoryview(bytearray(b"x"))
 
     @singleton
     def token(user: object) -> object:
@@ -676,7 +629,7 @@ async def test_an_argument_that_can_be_no_part_of_a_key_is_refused() -> None:
 
     token("u")
     with pytest.raises((TypeError, ValueError), match=r"'user' of .*token"):
-        await release(token, unhashable)
+        await release(token, memoryview(bytearray(b"x")))
 
 
 # All of a factory.
@@ -710,10 +663,10 @@ class Pool:
             await use(self.make(each))
 
 
-@sticky_singleton_acm
-@asynccontextmanager
-async def user_of(factory: Factory, *hosts: str) -> AsyncGenerator[list[Recorded]]:
-    yield [await factory.use(host) for host in hosts]
+@pytest.fixture
+def pool() -> Pool:
+    """A factory of resources that may use each other."""
+    return Pool()
 
 
 @on_each_loop
@@ -732,7 +685,7 @@ async def test_release_all_exits_and_forgets_all_that_the_factory_has_made(log: 
 
 
 @on_each_loop
-async def test_release_all_of_every_kind_of_value() -> None:
+async def test_release_all_of_every_kind_of_value(factory: Factory) -> None:
     """Plain values, coroutines, values with `close=` and what was never entered count alike; what has `close=` is closed."""
     closed: list[str] = []
 
@@ -752,7 +705,6 @@ async def test_release_all_of_every_kind_of_value() -> None:
     async def coroutine_with_close(name: str) -> str:
         return name
 
-    factory = Factory()
     before = plain("a"), await coroutine("a")
     never_awaited = coroutine("b"), coroutine_with_close("b")
     with_close("a")
@@ -771,108 +723,72 @@ async def test_release_all_of_every_kind_of_value() -> None:
 @on_each_loop
 async def test_release_all_of_methods() -> None:
     """By the function in the class for all instances; by a class method or a static one; an instance's is refused."""
-
-    class Service:
-        @singleton
-        def client(self) -> object:
-            return object()
-
-        @classmethod
-        @singleton
-        def of_class(cls) -> object:
-            return object()
-
-        @staticmethod
-        @singleton
-        def static(port: int) -> object:
-            return object()
-
-    class Subservice(Service):
-        pass
-
-    services = [Service(), Subservice()]
-    for each in services:
-        each.client()
-        each.of_class()
-        each.static(1)
+    for service in (Service(), Subservice()):
+        service.client()
+        service.of_class()
+        service.static()
     with pytest.raises(TypeError, match=r"release_all\(\) must not be bound to an instance, .*use release\(\) for"):
-        await release_all(services[0].client)
+        await release_all(Service().client)
     assert [await release_all(each) for each in (Service.client, Subservice.of_class, Service.static)] == [2, 2, 1]
 
 
 @on_each_loop
-async def test_what_uses_another_of_the_factory_exits_first() -> None:
+async def test_what_uses_another_of_the_factory_exits_first(pool: Pool) -> None:
     """Older ones that use newer ones exit before these; nothing is in the way but what is of another factory."""
-    pool = Pool()
     old = pool.make("old", "xy")
     await pool.use("z")
     await use(old)
     assert await release_all(pool.make) == 4
-    assert pool.log == [f"{step} {name}" for name in ("old", "y", "x", "z") for step in ("exiting", "exited")]
+    assert pool.log == exits("old", "y", "x", "z")
 
 
 @on_each_loop
-async def test_release_all_of_what_others_use_is_refused_and_nothing_is_forgotten() -> None:
-    """If one of another factory uses any, both are named, and all stay as they were, also those that nobody uses."""
-    factory = Factory()
+async def test_release_all_of_what_others_use_is_refused_and_nothing_is_forgotten(factory: Factory) -> None:
+    """If another factory's resource uses any of them, the error names both, and all stay as they were, the unused ones too."""
     before = [await factory.use(host) for host in "abc"]
-    await use(user_of(factory, "b"))
+    await use(user_of("one", factory, "b"))
     message = r"make\('b', 80\) cannot be released while it is in use by user_of\(.*\): release what uses it first$"
     with pytest.raises(RuntimeError, match=message):
         await release_all(factory.make)
     assert [await factory.use(host) for host in "abc"] == before
     assert [each.is_open for each in before] == [True] * 3
-    assert await release_all(user_of) == 1
-    assert await release_all(factory.make) == 3
+    assert [await release_all(user_of), await release_all(factory.make)] == [1, 3]
 
 
 @on_each_loop
-async def test_all_exits_run_and_all_errors_are_raised() -> None:
-    """After the last exit there is one group, with a note on each error of whose it is; what failed is not found any more."""
+async def test_all_exits_run_and_all_errors_are_raised(pool: Pool) -> None:
+    """After the last exit there is one group, which can be shown and pickled; a note on each error says of which call it is."""
     reports = reports_of_this_loop()
-    pool = Pool()
-    await pool.use("a", "b", "c")
+    await pool.use(*"abc")
     pool.errors = {"a": ValueError("of a"), "c": KeyError("of c")}
     with pytest.raises(ExceptionGroup, match=r"errors at the exits of what .*make\(\) had made") as caught:
         await release_all(pool.make)
-    assert caught.value.exceptions == (pool.errors["c"], pool.errors["a"])
-    assert [each.__notes__ for each in caught.value.exceptions] == [
-        [f"raised by the exit of {pool.make.__qualname__}('{name}')"] for name in "ca"
-    ]
-    assert pool.log == [f"{step} {name}" for name in "cba" for step in ("exiting", "exited")]
+    errors = caught.value.exceptions
+    assert errors == (pool.errors["c"], pool.errors["a"])
+    name = pool.make.__qualname__
+    assert [each.__notes__ for each in errors] == [[f"raised by the exit of {name}('{each}')"] for each in "ca"]
+    assert "[KeyError('of c'), ValueError('of a')]" in repr(caught.value)
+    assert [*map(repr, pickle.loads(pickle.dumps(caught.value)).exceptions)] == [*map(repr, errors)]
+    assert pool.log == exits(*"cba")
     assert await release_all(pool.make) == 0
     assert reports == []
 
 
 @on_each_loop
-async def test_the_errors_can_be_shown_and_pickled() -> None:
-    """The group with the errors of the exits shows them in its `repr`, and a pickle of it has them."""
-    pool = Pool()
-    await pool.use("a")
-    pool.errors = {"a": ValueError("of a")}
-    with pytest.raises(ExceptionGroup) as caught:
-        await release_all(pool.make)
-    assert "[ValueError('of a')]" in repr(caught.value)
-    assert [*map(str, pickle.loads(pickle.dumps(caught.value)).exceptions)] == ["of a"]
-
-
-@on_each_loop
-async def test_an_error_that_is_no_exception() -> None:
+async def test_an_error_that_is_no_exception(pool: Pool) -> None:
     """A `SystemExit` of an exit is in the group too, and keeps none of the others from running."""
-    pool = Pool()
     await pool.use("a", "b")
     pool.errors = {"b": SystemExit(3)}
     with pytest.raises(BaseExceptionGroup) as caught:
         await release_all(pool.make)
     assert caught.value.exceptions == (pool.errors["b"],)
-    assert pool.log[-1] == "exited a"
+    assert pool.log == exits("b", "a")
 
 
 @pytest.mark.parametrize("uses", ["", "ab"])
 @on_each_loop
-async def test_two_at_a_time_wait_for_the_same_exits(uses: str) -> None:
+async def test_two_at_a_time_wait_for_the_same_exits(pool: Pool, uses: str) -> None:
     """Both count the same, and get the same errors, when the last exit is done; each exit runs once, in the same order."""
-    pool = Pool()
     await pool.use("a", "b")
     await use(pool.make("c", uses))
     pool.may_exit.clear()
@@ -882,22 +798,20 @@ async def test_two_at_a_time_wait_for_the_same_exits(uses: str) -> None:
     results: list[Any] = [*await asyncio.gather(first, second, return_exceptions=True)]
     assert [each.exceptions for each in results] == [(pool.errors["a"],)] * 2
     assert len(pool.errors["a"].__notes__) == 1
-    assert pool.log == [f"{step} {name}" for name in "cba" for step in ("exiting", "exited")]
+    assert pool.log == exits(*"cba")
     pool.errors = {}
     await pool.use("a", "b")
     assert [*await asyncio.gather(release_all(pool.make), release_all(pool.make))] == [2, 2]
-    assert pool.log[6:] == [f"{step} {name}" for name in "ba" for step in ("exiting", "exited")]
+    assert pool.log[6:] == exits(*"ba")
 
 
 @on_each_loop
-async def test_release_all_during_a_release_and_the_other_way_round() -> None:
+async def test_release_all_during_a_release_and_the_other_way_round(pool: Pool) -> None:
     """Each waits for what the other has begun to exit, and gets its error."""
-    pool = Pool()
     await pool.use("a", "b")
     pool.may_exit.clear()
     pool.errors = {"a": ValueError("of a")}
-    one = await begin(release(pool.make, "a"))
-    everything = await begin(release_all(pool.make))
+    one, everything = await begin(release(pool.make, "a")), await begin(release_all(pool.make))
     assert pool.log == ["exiting a"]
     pool.may_exit.set()
     with pytest.raises(ValueError) as of_one:
@@ -905,20 +819,19 @@ async def test_release_all_during_a_release_and_the_other_way_round() -> None:
     with pytest.raises(ExceptionGroup) as of_all:
         await everything
     assert [of_one.value, *of_all.value.exceptions] == [pool.errors["a"]] * 2
-    assert pool.log == ["exiting a", "exited a", "exiting b", "exited b"]
+    assert pool.log == exits("a", "b")
     pool.errors = {}
     await pool.use("a", "b")
     pool.may_exit.clear()
     everything, one = await begin(release_all(pool.make)), await begin(release(pool.make, "b"))
     pool.may_exit.set()
     assert [await everything, await one] == [2, True]
-    assert pool.log[4:] == ["exiting b", "exited b", "exiting a", "exited a"]
+    assert pool.log[4:] == exits("b", "a")
 
 
 @on_each_loop
-async def test_a_call_during_release_all_gets_a_new_value() -> None:
-    """While the old ones exit, a call makes anew at once; that stays open, and is there for another `release_all`."""
-    pool = Pool()
+async def test_a_call_during_release_all_gets_a_new_value(pool: Pool) -> None:
+    """While the old ones exit, a call makes a new resource at once, which stays open until another `release_all`."""
     await pool.use("a", "b")
     pool.may_exit.clear()
     releasing = await begin(release_all(pool.make))
@@ -930,9 +843,8 @@ async def test_a_call_during_release_all_gets_a_new_value() -> None:
 
 
 @on_each_loop
-async def test_aclose_during_release_all() -> None:
+async def test_aclose_during_release_all(pool: Pool) -> None:
     """Both wait for the same exits, each of which runs once."""
-    pool = Pool()
     await pool.use("a", "b")
     pool.may_exit.clear()
     releasing = await begin(release_all(pool.make))
@@ -943,10 +855,9 @@ async def test_aclose_during_release_all() -> None:
 
 
 @on_each_loop
-async def test_a_cancelled_release_all_leaves_all_exits_to_go_on() -> None:
-    """The exit in progress goes on, and so do all others, those that are used last; their errors are reported, none is lost."""
+async def test_a_cancelled_release_all_leaves_all_exits_to_go_on(pool: Pool) -> None:
+    """All exits still run, those of used resources last; their errors are reported, and none is lost."""
     reports = reports_of_this_loop()
-    pool = Pool()
     await pool.use("a", "b")
     await use(pool.make("c", "b"))
     pool.may_exit.clear()
@@ -962,25 +873,20 @@ async def test_a_cancelled_release_all_leaves_all_exits_to_go_on() -> None:
     assert await release_all(pool.make) == 0
 
 
-def test_a_cancelled_release_all_loses_nothing_at_the_end_of_the_loop(run: Run) -> None:
+@on_each_loop
+async def test_a_cancelled_release_all_loses_nothing_at_the_end_of_the_loop(log: list[str]) -> list[str]:
     """The end of the loop waits for the exits."""
-    log: list[str] = []
-
-    async def main() -> None:
-        pool = Pool(log)
-        await pool.use("a", "b")
-        pool.may_exit.clear()
-        await cancel(await begin(release_all(pool.make)))
-        pool.may_exit.set()
-
-    run(main())
-    assert sorted(log) == ["exited a", "exited b", "exiting a", "exiting b"]
+    pool = Pool(log)
+    await pool.use("a", "b")
+    pool.may_exit.clear()
+    await cancel(await begin(release_all(pool.make)))
+    pool.may_exit.set()
+    return ["exiting b", "exiting a", "exited b", "exited a"]
 
 
 @on_each_loop
-async def test_what_is_being_entered_is_waited_for_by_release_all() -> None:
-    """Who waits for the enter gets the value; it exits after that, and then `release_all` returns."""
-    factory = Factory()
+async def test_what_is_being_entered_is_waited_for_by_release_all(factory: Factory) -> None:
+    """The task that waits for the enter gets the value; it exits after that, and then `release_all` returns."""
     await factory.use("open")
     factory.enter_waits = True
     using = asyncio.create_task(factory.use("entering"))
@@ -991,78 +897,6 @@ async def test_what_is_being_entered_is_waited_for_by_release_all() -> None:
     assert await using is resource
     assert await releasing == 2
     assert factory.log == [*enters("0"), "entering 1", *exits("0"), "entered 1", *exits("1")]
-
-
-@pytest.mark.parametrize("moment", ["enter", "exit", "task"])
-def test_release_all_from_inside_is_refused(run: Run, moment: str) -> None:
-    """From the code of one of its resources it raises, names that one, and nothing is forgotten; nothing hangs."""
-    errors: list[str] = []
-    found: list[int] = []
-    itself: list[Callable[..., Any]] = []
-
-    async def attempt() -> None:
-        with pytest.raises(RuntimeError) as caught:
-            await release_all(itself[0])
-        errors.append(str(caught.value))
-
-    @sticky_singleton_acm
-    @asynccontextmanager
-    async def make(name: str) -> AsyncGenerator[str]:
-        if name == "inside" and moment == "enter":
-            await attempt()
-        if name == "inside" and moment == "task":
-            await asyncio.create_task(attempt())
-        yield name
-        if name == "inside" and moment == "exit":
-            await attempt()
-
-    itself.append(make)
-
-    async def main() -> None:
-        await use(make("other"))
-        await use(make("inside"))
-        if moment == "exit":
-            assert await release(make, "inside") is True
-        found.append(await release_all(make))
-
-    run(main())
-    (error,) = errors
-    assert "release_all() was called from inside" in error
-    assert "make('inside')" in error
-    assert found == [1 if moment == "exit" else 2]
-
-
-@on_each_loop
-async def test_release_all_by_what_an_enter_waits_for_is_refused_and_nothing_is_forgotten() -> None:
-    """A shared coroutine that waits for it, and for which an enter waits, would wait for ever: it is refused before it begins."""
-    entering = asyncio.Event()
-    errors: list[str] = []
-    factory = Factory()
-
-    @singleton
-    async def token() -> str:
-        await entering.wait()
-        await turns()
-        with pytest.raises(RuntimeError, match="would wait for ever") as caught:
-            await release_all(make)
-        errors.append(str(caught.value))
-        return "t"
-
-    @sticky_singleton_acm
-    @asynccontextmanager
-    async def make(name: str) -> AsyncGenerator[object]:
-        if name == "waits":
-            entering.set()
-            await token()
-        yield factory
-
-    waiting = await begin(token())
-    await use(make("open"))
-    await use(make("waits"))
-    assert await waiting == "t"
-    assert len(errors) == 1
-    assert [each.name.rpartition(".")[2] for each in resources()] == ["make('open')", "make('waits')"]
-    assert await release_all(make) == 2
 
 
 @on_each_loop
@@ -1099,43 +933,8 @@ async def test_release_all_with_an_argument_whose_hash_fails_by_then_loses_no_ex
 
 
 @on_each_loop
-async def test_another_resource_may_release_all() -> None:
-    """A resource's own code lets go of what it does not use, and what it uses itself is refused."""
-    factory = Factory()
-
-    @sticky_singleton_acm
-    @asynccontextmanager
-    async def manager(*, uses: bool) -> AsyncGenerator[int]:
-        if uses:
-            await factory.use()
-        yield await release_all(factory.make)
-
-    await factory.use("a")
-    assert await use(manager(uses=False)) == 1
-    with pytest.raises(RuntimeError, match=r"make\('h', 80\) cannot be released while it is in use by .*manager\(uses=True\)"):
-        await use(manager(uses=True))
-
-
-def test_release_all_leaves_other_loops_alone(run: Run) -> None:
-    """A second loop keeps its own."""
-    factory = Factory()
-
-    async def other() -> int:
-        return await release_all(factory.make)
-
-    async def main() -> None:
-        await factory.use()
-        assert await asyncio.to_thread(run, other()) == 0
-        assert factory.log == enters("0")
-
-    run(main())
-    assert factory.log == ONE_LIFE
-
-
-@on_each_loop
-async def test_release_all_exits_what_blocks_hold() -> None:
+async def test_release_all_exits_what_blocks_hold(factory: Factory) -> None:
     """As `release`, it does not wait for blocks that hold a value: they go on with one that has been exited."""
-    factory = Factory()
     async with factory.make() as resource:
         assert await release_all(factory.make) == 1
         assert factory.log == ONE_LIFE
@@ -1143,9 +942,8 @@ async def test_release_all_exits_what_blocks_hold() -> None:
 
 
 @on_each_loop
-async def test_release_all_of_thousands_is_quick_and_keeps_nothing() -> None:
-    """Thousands of values are let go in one pass; afterwards there is nothing of them on the loop."""
-    factory = Factory()
+async def test_release_all_of_thousands_is_quick_and_keeps_nothing(factory: Factory) -> None:
+    """Thousands of values are released in one pass; afterwards the loop holds none of them."""
     for number in range(1500):
         await factory.use(f"h{number}")
     assert await release_all(factory.make) == 1500
@@ -1153,18 +951,9 @@ async def test_release_all_of_thousands_is_quick_and_keeps_nothing() -> None:
     assert factory.log[-2:] == exits("0")
 
 
-@pytest.mark.parametrize("what", [int, print, lambda: 1, functools.partial(int), "t", None])
 @on_each_loop
-async def test_release_all_of_what_was_not_wrapped_is_refused(what: Any) -> None:
-    """Anything but what the two decorators return is a `TypeError`."""
-    with pytest.raises(TypeError, match=r"argument 'factory' of release_all\(\) must be what singleton\(\) or sticky_singleton"):
-        await release_all(what)
-
-
-@on_each_loop
-async def test_a_kept_object_gets_a_new_value_during_release_all() -> None:
-    """What a call gave before, and somebody has kept, does not give what is still to exit: its block gets a new value."""
-    factory = Factory()
+async def test_a_kept_object_gets_a_new_value_during_release_all(factory: Factory) -> None:
+    """An object that a call gave before does not give a value that is still to exit: its block gets a new one."""
     kept = factory.make("kept")
     before = await use(kept)
     newest = await factory.use("newest")
@@ -1177,9 +966,8 @@ async def test_a_kept_object_gets_a_new_value_during_release_all() -> None:
 
 
 @on_each_loop
-async def test_nothing_is_kept_of_what_was_released() -> None:
+async def test_nothing_is_kept_of_what_was_released(factory: Factory) -> None:
     """However many different calls are released one after the other, the loop remembers none of them."""
-    factory = Factory()
     for host in ("a", "b"):
         await factory.use(host)
         await release(factory.make, host)
