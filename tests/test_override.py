@@ -8,24 +8,16 @@ import threading
 import weakref
 from collections.abc import AsyncGenerator, Callable, Coroutine
 from concurrent.futures import Future
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from typing import Any, Self
 from unittest.mock import AsyncMock, MagicMock
 
 import pytest
 
 import collector
-from asyncio_loop_local import (
-    aclose,
-    override,
-    release,
-    release_all,
-    resources,
-    singleton,
-    sticky_singleton_acm,
-)
+from asyncio_loop_local import aclose, override, release, release_all, resources, singleton, sticky_singleton_acm
 from conftest import Run
-from recording import Factory, Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns, use
+from recording import Factory, Recorded, begin, cancel, enters, exits, in_threads, on_each_loop, reports_of_this_loop, turns, use
 
 any_override: Callable[..., Any] = override
 
@@ -47,7 +39,7 @@ def open_ones(factory: Factory | Fakes) -> list[str]:
 
 
 class Value:
-    """Something that has to be closed."""
+    """A value with a method that closes it."""
 
     def __init__(self, name: str = "own") -> None:
         self.name = name
@@ -65,6 +57,14 @@ async def fake_later() -> Value:
     return Value("fake")
 
 
+async def connect_own() -> Value:
+    return Value()
+
+
+def is_open(resource: Recorded) -> bool:
+    return resource.is_open
+
+
 # Each kind of factory.
 
 
@@ -77,23 +77,11 @@ async def test_a_sticky_factory(log: list[str]) -> list[str]:
         assert await factory.use() is await use(factory.make(host="h")) is fakes.made[0]
         assert await factory.use("other") is fakes.made[1]
         assert await factory.make() is fakes.made[0]
+        assert len(resources()) == 3
     assert await factory.use() is own
     await turns()
+    assert (open_ones(fakes), open_ones(factory), len(resources())) == ([], ["0"], 1)
     return [*enters("0", "f0", "f1"), "exiting f0", "exiting f1", "exited f0", "exited f1", *exits("0")]
-
-
-@on_each_loop
-async def test_what_the_replacement_made_exits_after_the_block() -> None:
-    """All of it exits soon after the block, while the loop goes on; the factory's own stays open."""
-    factory, fakes = Factory(), Fakes()
-    await factory.use()
-    with override(factory.make, fakes):
-        await factory.use("a")
-        await factory.use("b")
-        assert len(resources()) == 3
-    await turns()
-    assert (open_ones(fakes), open_ones(factory)) == ([], ["0"])
-    assert len(resources()) == 1
 
 
 @on_each_loop
@@ -110,12 +98,8 @@ async def test_a_plain_factory() -> None:
 
 @on_each_loop
 async def test_a_coroutine_function() -> None:
-    """A coroutine function is replaced by another, whose one run all share; what was awaited before is there after the block."""
-
-    @singleton
-    async def connect() -> Value:
-        return Value()
-
+    """A coroutine function is replaced by another, whose one run all share; what was awaited before is found after the block."""
+    connect = singleton(connect_own)
     own = await connect()
     with override(connect, fake_later):
         first, second = await asyncio.gather(connect(), asyncio.create_task(connect()))
@@ -126,11 +110,7 @@ async def test_a_coroutine_function() -> None:
 
 def test_a_coroutine_function_where_no_loop_runs(run: Run) -> None:
     """The coroutine that a call gives without a loop runs the replacement if it is awaited in the block, else the factory."""
-
-    @singleton
-    async def connect() -> Value:
-        return Value()
-
+    connect = singleton(connect_own)
     with override(connect, fake_later):
         assert run(connect()).name == "fake"
         kept = connect()
@@ -144,11 +124,7 @@ def test_a_coroutine_function_where_no_loop_runs(run: Run) -> None:
 @on_each_loop
 async def test_close(is_async: bool) -> None:
     """`close=` closes what the replacement has made, after the block, and not the factory's own."""
-
-    async def connect() -> Value:
-        return Value()
-
-    make: Any = singleton(connect if is_async else Value, close=Value.close)
+    make: Any = singleton(connect_own if is_async else Value, close=Value.close)
 
     async def made() -> Any:
         return await make() if is_async else make()
@@ -180,39 +156,24 @@ async def test_valid() -> None:
 
 @on_each_loop
 async def test_valid_of_a_sticky_factory_in_whose_block_the_override_ends() -> None:
-    """What a block still holds when the override ends is exited when that block is left."""
-    made: list[Recorded] = []
-
-    def is_open(resource: Recorded) -> bool:
-        return resource.is_open
-
-    @sticky_singleton_acm(valid=is_open)
-    def make() -> Recorded:
-        made.append(Recorded())
-        return made[-1]
-
-    fakes = Fakes()
-    overriding = override(make, lambda: fakes())
+    """A value that a block still holds when the override ends is exited at the end of that block."""
+    make, fakes = sticky_singleton_acm(Recorded, valid=is_open), Fakes()
+    overriding = any_override(make, lambda: fakes())
     overriding.__enter__()
     async with make() as resource:
         assert resource is fakes.made[0]
         overriding.__exit__(None, None, None)
         await turns()
         assert resource.is_open
-        assert await use(make()) is made[0]
+        assert (await use(make())).name == "r"
     await turns()
     assert not resource.is_open
 
 
 @on_each_loop
 async def test_valid_of_a_sticky_factory_whose_enter_the_end_of_the_override_meets() -> None:
-    """A block that waits for the replacement's enter when the override ends holds the value until it is left."""
-
-    def is_open(resource: Recorded) -> bool:
-        return resource.is_open
-
-    make = sticky_singleton_acm(Recorded, valid=is_open)
-    waiting = Recorded()
+    """A block that waits for the replacement's enter when the override ends keeps the value open until the block ends."""
+    make, waiting = sticky_singleton_acm(Recorded, valid=is_open), Recorded()
     waiting.may_enter.clear()
     may_leave = asyncio.Event()
 
@@ -222,8 +183,7 @@ async def test_valid_of_a_sticky_factory_whose_enter_the_end_of_the_override_mee
             return resource.is_open
 
     with any_override(make, lambda: waiting):
-        holding = asyncio.create_task(hold())
-        await waiting.entering.wait()
+        holding = await begin(hold())
     waiting.may_enter.set()
     await turns()
     assert waiting.log == enters("r")
@@ -447,9 +407,7 @@ async def test_an_error_in_the_block_passes_and_ends_it() -> None:
             await factory.use()
             await asyncio.Event().wait()
 
-    task = asyncio.create_task(wait_in_block())
-    await turns()
-    await cancel(task)
+    await cancel(await begin(wait_in_block()))
     await turns()
     assert open_ones(fakes) == []
     assert await factory.use() is factory.made[0]
@@ -489,8 +447,7 @@ async def test_what_something_takes_while_it_is_entered_stays_open_for_it() -> N
     waiting = fakes()
     waiting.may_enter.clear()
     with override(factory.make, lambda host="h", port=80: waiting):
-        task = asyncio.create_task(use(user_of(factory)))
-        await waiting.entering.wait()
+        task = await begin(use(user_of(factory)))
     await turns()
     waiting.may_enter.set()
     assert await task is waiting
@@ -504,7 +461,7 @@ async def test_what_something_takes_while_it_is_entered_stays_open_for_it() -> N
 
 @on_each_loop
 async def test_what_is_entered_for_a_task_when_the_block_ends() -> None:
-    """Who waits for the enter gets the value; it exits then, and the next call gets the factory's own."""
+    """A task that waits for the enter gets the value, which then exits; the next call gets the factory's own."""
     factory, fakes = Factory(), Fakes()
     with override(factory.make, fakes):
         task = asyncio.create_task(factory.use())
@@ -521,7 +478,7 @@ async def test_what_is_entered_for_a_task_when_the_block_ends() -> None:
 
 @on_each_loop
 async def test_an_exit_that_fails_is_reported() -> None:
-    """Nobody waits for the exits after the block: their errors go to the loop's exception handler, with the call named."""
+    """No task waits for the exits after the block: their errors go to the loop's exception handler, with the call named."""
     reports = reports_of_this_loop()
     factory, fakes = Factory(), Fakes()
     with override(factory.make, fakes):
@@ -538,7 +495,7 @@ async def test_an_exit_that_fails_is_reported() -> None:
 @pytest.mark.parametrize("is_entered", [True, False])
 @on_each_loop
 async def test_a_kept_sticky_object(is_entered: bool) -> None:
-    """One of before the block goes on giving the factory's own; one of the block gives that after it, too."""
+    """An object from before the block always gives the factory's own; so does one from inside it, after the block."""
     factory, fakes = Factory(), Fakes()
     before = factory.make()
     if is_entered:
@@ -557,10 +514,7 @@ async def test_a_kept_sticky_object(is_entered: bool) -> None:
 async def test_a_kept_shared_coroutine() -> None:
     """A coroutine that a call has given gives its own result before, in and after the block, as one that was released does."""
 
-    @singleton
-    async def connect() -> Value:
-        return Value()
-
+    connect = singleton(connect_own)
     before = connect()
     with override(connect, fake_later):
         assert (await before).name == "own"
@@ -573,23 +527,18 @@ async def test_a_kept_shared_coroutine() -> None:
 @on_each_loop
 async def test_a_run_that_the_end_of_the_block_meets_goes_on() -> None:
     """Those who wait for the replacement's coroutine when the block ends get its result; later calls the factory's own."""
-    may_end = asyncio.Event()
+    connect, may_end = singleton(connect_own), asyncio.Event()
 
-    @singleton
-    async def connect() -> str:
-        return "own"
-
-    async def slow() -> str:
+    async def slow() -> Value:
         await may_end.wait()
-        return "fake"
+        return Value("fake")
 
     with override(connect, slow):
-        waiting = asyncio.ensure_future(connect())
-        await turns()
-    assert await connect() == "own"
+        waiting = await begin(connect())
+    assert (await connect()).name == "own"
     may_end.set()
-    assert await waiting == "fake"
-    assert await connect() == "own"
+    assert (await waiting).name == "fake"
+    assert (await connect()).name == "own"
 
 
 # Other names of the library, in the block.
@@ -630,7 +579,7 @@ async def test_aclose_in_the_block() -> None:
 
 @on_each_loop
 async def test_resources_are_named_by_the_replacement() -> None:
-    """The list of what is open tells the two apart."""
+    """A replacement's resource is listed by the replacement's name, the factory's own by the factory's."""
     factory = Factory()
 
     def replacement(host: str = "h", port: int = 80) -> Recorded:
@@ -649,18 +598,12 @@ async def test_resources_are_named_by_the_replacement() -> None:
 @on_each_loop
 async def test_a_replacement_that_raises() -> None:
     """Its error is the caller's, and is not remembered: neither by the replacement, nor after the block."""
-    calls: list[str] = []
-
-    def refused(name: str = "own") -> Value:
-        calls.append(name)
-        raise OSError("refused")
-
-    make = singleton(Value)
+    make, refused = singleton(Value), MagicMock(side_effect=OSError("refused"))
     with override(make, refused):
         for _ in range(2):
             with pytest.raises(OSError, match="refused"):
                 make("n")
-    assert calls == ["n", "n"]
+    assert refused.call_count == 2
     assert make("n").name == "n"
 
 
@@ -668,18 +611,14 @@ async def test_a_replacement_that_raises() -> None:
 @pytest.mark.parametrize("what", [Value, lambda: None, MagicMock()])
 def test_a_coroutine_function_is_not_replaced_by_one_that_returns_no_coroutine(run: Run, what: Any, close: Any) -> None:
     """That is a `TypeError` which says what to write, with a loop and without one; nothing is kept, and nothing closed."""
-
-    async def connect() -> Value:
-        return Value()
-
-    connect_once: Any = singleton(connect, close=close) if close else singleton(connect)
+    connect_once: Any = singleton(connect_own, close=close) if close else singleton(connect_own)
 
     async def main() -> None:
         with pytest.raises(TypeError, match=message):
             await connect_once()
         assert resources() == ()
 
-    message = r"which replaces .*connect\(\) by override\(\), returned .*, which cannot be awaited: .*async def$"
+    message = r"which replaces .*connect_own\(\) by override\(\), returned .*, which cannot be awaited: .*async def$"
     with any_override(connect_once, what):
         run(main())
         with pytest.raises(TypeError, match=message):
@@ -691,11 +630,7 @@ def test_a_coroutine_function_is_not_replaced_by_one_that_returns_no_coroutine(r
 @on_each_loop
 async def test_a_plain_function_that_returns_a_coroutine_or_a_future_replaces_a_coroutine_function(close: Any) -> None:
     """What can be awaited will do: a lambda that calls a coroutine function, a future, another wrapped coroutine function."""
-
-    async def connect() -> Value:
-        return Value()
-
-    make: Any = singleton(connect, close=close) if close else singleton(connect)
+    make: Any = singleton(connect_own, close=close) if close else singleton(connect_own)
     future = asyncio.get_running_loop().create_future()
     future.set_result(Value("fake"))
     replacements: list[Any] = [lambda: fake_later(), lambda: future, singleton(fake_later), functools.partial(fake_later)]
@@ -727,11 +662,7 @@ async def test_a_sticky_factory_is_not_replaced_by_one_that_makes_no_manager(kin
 @on_each_loop
 async def test_a_replacement_that_calls_what_it_replaces() -> None:
     """It calls itself, as any function that stands in another's place: that is an error, not a hang, and over with the block."""
-    make, plain = sticky_singleton_acm(Recorded), singleton(Value)
-
-    @singleton
-    async def connect() -> Value:
-        return Value()
+    make, plain, connect = sticky_singleton_acm(Recorded), singleton(Value), singleton(connect_own)
 
     async def connect_again() -> Value:
         return await connect()
@@ -915,11 +846,7 @@ def test_many_threads_at_a_time(new_loop: NewLoop) -> None:
                 assert thread.run(factory.use()).name in {"r", "0"}
 
     with LoopThread(new_loop) as thread:
-        threads = [threading.Thread(target=replace) for _ in range(4)]
-        for each in threads:
-            each.start()
-        for each in threads:
-            each.join()
+        in_threads(*[replace] * 4)
         own = thread.run(factory.use())
         thread.run(turns())
         assert own.name == "0"
@@ -942,12 +869,8 @@ class Watched:
         return held
 
 
-class Held:
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_exc: object) -> None:
-        pass
+class Held(nullcontext[None]):
+    """A context manager to which weak references are possible."""
 
 
 make_held = sticky_singleton_acm(Held)
