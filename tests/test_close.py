@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -27,10 +27,10 @@ from asyncio_loop_local import (
     sticky_singleton_acm,
     storage,
 )
-from closing import COROUTINE_KINDS, KINDS, PLAIN_KINDS, Client, Clients, closes, takes_in_a_task
+from closing import COROUTINE_KINDS, KINDS, PLAIN_KINDS, USER, Client, Clients, closes, takes_on_request
 from conftest import Run
 from loop_programs import each_kind_of_loop, run_script, without_asyncios_own
-from recording import Recorded, cancel, enters, exits, keep, on_each_loop, reports_of_this_loop, turns, use, wait_for_gate
+from recording import Recorded, begin, cancel, enters, exits, keep, on_each_loop, reports_of_this_loop, turns, use
 
 each_kind = pytest.mark.parametrize("kind", KINDS)
 each_plain_kind = pytest.mark.parametrize("kind", PLAIN_KINDS)
@@ -55,14 +55,17 @@ async def test_a_value_is_closed_when_its_loop_ends(log: list[str], kind: str) -
 @each_kind
 @on_each_loop
 async def test_aclose_closes_it(log: list[str], kind: str) -> list[str]:
-    """`aclose` closes the value, and the next call makes another one, which is closed when the loop ends."""
+    """`aclose` closes each value, in a task of its own; the next call makes another one, which is closed when the loop ends."""
     clients = Clients(log, kind)
-    first = await clients.get()
+    a, b = await clients.get("a"), await clients.get("b")
     await aclose()
-    assert log == closes("0")
+    assert log == closes("b", "a")
     assert resources() == ()
-    assert await clients.get() is not first
-    return closes("0", "0")
+    assert len({a.closed_in, b.closed_in, asyncio.current_task(), None}) == 4
+    assert a.closed_in is not None
+    assert a.closed_in.done()
+    assert await clients.get("a") is not a
+    return closes("b", "a", "a")
 
 
 @each_kind
@@ -86,28 +89,13 @@ async def test_two_releases_wait_for_one_closing(log: list[str], kind: str) -> l
     clients = Clients(log, kind)
     client = await clients.get()
     client.may_close.clear()
-    releasing = [asyncio.create_task(clients.release()) for _ in range(2)]
-    await client.closing.wait()
+    releasing = [await begin(clients.release()) for _ in range(2)]
     assert await clients.get() is not client
     assert [info.state for info in resources()] == ["exiting", "open"]
     assert not any(task.done() for task in releasing)
     client.may_close.set()
     assert await asyncio.gather(*releasing) == [True, True]
     return closes("0", "0")
-
-
-@each_kind
-@on_each_loop
-async def test_it_is_closed_in_a_task_of_its_own(log: list[str], kind: str) -> list[str]:
-    """A value is closed neither in the task that ends it nor in one that a runner cancels, and each in another."""
-    clients = Clients(log, kind)
-    a, b = await clients.get("a"), await clients.get("b")
-    await aclose()
-    assert a.closed_in is not None
-    assert b.closed_in is not None
-    assert len({a.closed_in, b.closed_in, asyncio.current_task()}) == 3
-    assert a.closed_in.done()
-    return closes("b", "a")
 
 
 @each_kind
@@ -130,17 +118,16 @@ def test_closing_a_loop_by_hand_closes_it(new_loop: Callable[[], asyncio.Abstrac
 def test_a_second_loop_has_a_value_of_its_own(run: Run, kind: str) -> None:
     """Each loop makes a value, and closes it itself; a call's coroutine that was carried over gives that of the loop it is on."""
     log: list[str] = []
-    carried: list[Any] = []
+    carried: list[tuple[Clients, Any]] = []
 
     async def main() -> Client:
         if not carried:
-            carried.append(Clients(log, kind))
-            carried.append(carried[0].make())
-        clients: Clients = carried[0]
-        clients.may_run = asyncio.Event()
+            clients = Clients(log, kind)
+            carried.append((clients, clients.make()))
+        [(clients, made)] = carried
         client = await clients.get()
         if clients.is_awaited:
-            assert await carried[1] is client
+            assert await made is client
         return client
 
     assert run(main()) is not run(main())
@@ -174,13 +161,10 @@ CLOSE: dict[str, Callable[[Client], Any]] = {
 @pytest.mark.parametrize("close", CLOSE.values(), ids=list(CLOSE))
 @pytest.mark.parametrize("kind", ["function", "coroutine function"])
 @on_each_loop
-async def test_close_is_sync_or_async(kind: str, close: Callable[[Client], Any]) -> None:
+async def test_close_is_sync_or_async(log: list[str], kind: str, close: Callable[[Client], Any]) -> list[str]:
     """``close`` may be a plain function or a coroutine function, or return anything that can be awaited."""
-    log: list[str] = []
-    clients = Clients(log, kind, close)
-    await clients.get()
-    await aclose()
-    assert log in (["closed"], closes("0"))
+    await Clients(log, kind, close).get()
+    return ["closed"] if close is close_at_once else closes("0")
 
 
 @on_each_loop
@@ -232,22 +216,6 @@ async def test_values_are_closed_newest_first(log: list[str], kind: str) -> list
     return [*enters("2"), *closes("5"), "callback 4", *closes("3"), *exits("2"), *closes("1")]
 
 
-@asynccontextmanager
-async def takes_on_request(
-    log: list[str], take: Callable[[], Awaitable[object]]
-) -> AsyncGenerator[Callable[[], Awaitable[None]]]:
-    """A resource that takes something in a task of its own, when it is asked to."""
-    task, ask = takes_in_a_task(take)
-    yield ask
-    log.append("exiting the user")
-    task.cancel()
-    await asyncio.sleep(0)
-    log.append("exited the user")
-
-
-USER = ["exiting the user", "exited the user"]
-
-
 @each_kind
 @pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
 @on_each_loop
@@ -290,6 +258,14 @@ async def test_a_value_is_used_by_what_takes_it_in_its_enter(log: list[str], kin
     return [*USER, *closes("0")]
 
 
+def made_by(kind: str, factory: Callable[[], Client]) -> Callable[[], Client]:
+    """What makes a value by this factory, and closes it: a wrapped function, or a variable."""
+    if kind == "function":
+        return singleton(factory, close=Client.aclose)
+    var = storage()["variable"] = LoopVar("value", factory=factory, close=Client.aclose)
+    return var.get
+
+
 @each_plain_kind
 @pytest.mark.parametrize("outer", ["function", "coroutine function", "variable"])
 @pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
@@ -309,13 +285,10 @@ async def test_a_value_outlives_another_one_whose_factory_has_taken_it(
 
     if is_warm:
         await clients.get()
-    if outer == "function":
-        singleton(of_function, close=Client.aclose)()
-    elif outer == "variable":
-        var = storage()["var"] = LoopVar("outer", factory=of_function, close=Client.aclose)
-        var.get()
-    else:
+    if outer == "coroutine function":
         await singleton(of_coroutine, close=Client.aclose)()
+    else:
+        made_by(outer, of_function)()
     assert {info.uses for info in resources()} == {(), (next(info.name for info in resources() if not info.uses),)}
     with pytest.raises(RuntimeError, match="while it is in use by"):
         await clients.release()
@@ -338,40 +311,37 @@ async def test_a_value_outlives_another_one_whose_closing_has_taken_it(log: list
     return ["closed the one that asked", *closes("0")]
 
 
-@pytest.mark.parametrize("takes", ["a function's", "a variable's"])
+@pytest.mark.parametrize("is_in_task", [False, True])
+@pytest.mark.parametrize("kind", ["function", "variable"])
 @on_each_loop
-async def test_a_value_made_during_the_end_outlives_what_has_taken_it(takes: str) -> None:
-    """A value that a resource takes which is being entered during `aclose` is closed after the resource has ended."""
-    log: list[str] = []
-    make = singleton(lambda: Client(log, "value"), close=Client.aclose)
-    var = LoopVar("value", factory=lambda: Client(log, "value"), close=Client.aclose)
+async def test_a_value_made_during_the_end_outlives_what_has_taken_it(log: list[str], kind: str, is_in_task: bool) -> list[str]:
+    """A value that a resource takes, in its enter or a task, while it is entered during `aclose` is closed after the resource."""
+    make = made_by(kind, lambda: Client(log, "value"))
     gate = asyncio.Event()
+
+    async def take() -> None:
+        make()
 
     @asynccontextmanager
     async def slow() -> AsyncGenerator[None]:
-        await wait_for_gate(gate)
-        if takes == "a function's":
-            make()
-        else:
-            var.get()
+        await gate.wait()
+        await (asyncio.create_task(take()) if is_in_task else take())
         await turns()
         log.append("entered the user")
         yield
         log.extend(USER)
 
-    entering = asyncio.create_task(enter(slow()))
-    await turns()
-    ending = asyncio.create_task(aclose())
-    await turns()
+    entering, ending = await begin(enter(slow())), await begin(aclose())
     gate.set()
     await asyncio.gather(entering, ending)
     assert log == ["entered the user", *USER, *closes("value")]
+    return [*log]
 
 
 @pytest.mark.parametrize("factory", ["starts a task", "takes another value"])
-@pytest.mark.parametrize("made", ["function", "variable"])
+@pytest.mark.parametrize("kind", ["function", "variable"])
 @on_each_loop
-async def test_a_value_made_while_everything_ends_is_closed(factory: str, made: str) -> None:
+async def test_a_value_made_while_everything_ends_is_closed(factory: str, kind: str) -> None:
     """A task may make a value while `aclose` waits for an enter, whatever its factory starts or takes: it is closed, in order."""
     log: list[str] = []
     tasks: list[asyncio.Task[Any]] = []
@@ -386,14 +356,11 @@ async def test_a_value_made_while_everything_ends_is_closed(factory: str, made: 
 
     slow = Recorded()
     slow.may_enter.clear()
-    entering = asyncio.create_task(enter(slow))
-    await slow.entering.wait()
-    ending = asyncio.create_task(aclose())
-    await turns()
-    if made == "function":
-        assert singleton(make, close=Client.aclose)().name == "value"
+    entering, ending = await begin(enter(slow)), await begin(aclose())
+    if kind == "function":
+        singleton(make, close=Client.aclose)()
     else:
-        assert LoopVar("value", factory=make, close=Client.aclose).get().name == "value"
+        LoopVar("value", factory=make, close=Client.aclose).get()  # the variable is gone at once
     await turns()
     assert log == closes("value", *["used"] * (factory == "takes another value"))
     assert all(task.cancelled() for task in tasks)
@@ -403,30 +370,26 @@ async def test_a_value_made_while_everything_ends_is_closed(factory: str, made: 
 
 @each_function
 @on_each_loop
-async def test_tasks_of_the_factory_live_until_the_value_is_closed(kind: str) -> None:
+async def test_tasks_of_the_factory_live_until_the_value_is_closed(log: list[str], kind: str) -> list[str]:
     """A task that the factory, or the coroutine function, starts is alive when the value is closed, and cancelled after that."""
     tasks: list[asyncio.Task[Any]] = []
-    alive: list[bool] = []
 
     async def close(client: Client) -> None:
         await client.aclose()
-        alive.append(not tasks[0].done())
+        log.append(f"its task {'has ended' if tasks[0].done() else 'goes on'}")
 
-    clients = Clients([], kind, close)
-    new = clients.new
+    class ClientsWithTasks(Clients):
+        def new(self, name: str) -> Client:
+            tasks.append(asyncio.create_task(asyncio.Event().wait()))
+            return super().new(name)
 
-    def new_with_task(name: str) -> Client:
-        tasks.append(asyncio.create_task(asyncio.Event().wait()))
-        return new(name)
-
-    clients.new = new_with_task  # type: ignore[method-assign]  # of this one alone
-    await clients.get()
+    await ClientsWithTasks(log, kind, close).get()
     assert [len(info.tasks) for info in resources() if info.tasks] == [1]
     await turns()
     assert not tasks[0].done()
     await aclose()
-    assert alive == [True]
     assert tasks[0].cancelled()
+    return [*closes("0"), "its task goes on"]
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
@@ -434,7 +397,7 @@ variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", defau
 
 @on_each_loop
 async def test_the_value_is_made_and_closed_in_one_context(log: list[str]) -> list[str]:
-    """What the factory sets in its context is found by ``close``, which can set it back, and by nobody else."""
+    """A context variable that the factory sets is seen, and can be reset, by ``close``; no other code sees the change."""
     tokens: list[contextvars.Token[str]] = []
 
     def factory() -> str:
@@ -592,15 +555,13 @@ async def test_a_closing_that_fails_in_release_is_raised(log: list[str], kind: s
 @each_kind
 @on_each_loop
 async def test_a_release_that_is_cancelled_leaves_the_closing_to_go_on(log: list[str], kind: str) -> list[str]:
-    """Who waits for a closing may be cancelled: it goes on, and what it raises is reported."""
+    """If the task that waits for a closing is cancelled, the closing still finishes, and its error is reported."""
     reports = reports_of_this_loop()
     clients = Clients(log, kind)
     client = await clients.get()
     client.may_close.clear()
     client.close_error = error = OwnError()
-    releasing = asyncio.create_task(clients.release())
-    await client.closing.wait()
-    await cancel(releasing)
+    await cancel(await begin(clients.release()))
     client.may_close.set()
     await turns()
     assert [report["exception"] for report in reports] == [error]
@@ -781,19 +742,18 @@ run(in_parent())
 @pytest.mark.parametrize("kind", [kind for kind in PLAIN_KINDS if kind != "class"])
 @on_each_loop
 async def test_a_factory_that_makes_its_own_call_closes_what_nobody_gets(log: list[str], kind: str) -> list[str]:
-    """If the factory makes the same call, that value counts; the one that nobody gets is closed at once, and each once."""
-    clients = Clients(log, kind)
-    inner: list[Client] = []
-    new = clients.new
+    """If the factory makes the same call, the inner call's value is kept, and the other one is closed at once."""
 
-    def new_twice(name: str) -> Client:
-        if not inner:
-            inner.append(None)  # type: ignore[arg-type]  # so that the call in it does not come here
-            inner[0] = clients.make()
-            return new("outer")
-        return new("inner")
+    class ClientsInClients(Clients):
+        def new(self, name: str) -> Client:
+            if not names:
+                return super().new("inner")
+            names.clear()
+            inner.append(self.make())
+            return super().new("outer")
 
-    clients.new = new_twice  # type: ignore[method-assign]  # of this one alone
+    names, inner = ["outer"], list[Client]()
+    clients = ClientsInClients(log, kind)
     assert clients.make() is clients.make() is inner[0]
     await turns()
     assert log == closes("outer")
@@ -809,8 +769,7 @@ async def test_tasks_that_ask_at_once_share_one_run(log: list[str], kind: str) -
     """The function runs once for all tasks that ask while it runs, and what it gives is closed once."""
     clients = Clients(log, kind)
     clients.run_waits = True
-    asking = [asyncio.create_task(clients.get()) for _ in range(5)]
-    await turns()
+    asking = [await begin(clients.get()) for _ in range(5)]
     clients.may_run.set()
     assert len(set(await asyncio.gather(*asking))) == len(clients.made) == 1
     return closes("0")
@@ -819,7 +778,7 @@ async def test_tasks_that_ask_at_once_share_one_run(log: list[str], kind: str) -
 @each_coroutine_kind
 @on_each_loop
 async def test_a_call_that_is_never_awaited_leaves_nothing_to_close(log: list[str], kind: str) -> list[str]:
-    """A coroutine that nobody awaits neither runs nor warns, nor is there anything to close; release and aclose forget it."""
+    """A coroutine that is never awaited neither runs nor warns, and nothing is closed for it; release and aclose forget it."""
     clients = Clients(log, kind)
     coroutine = clients.make("a")
     assert clients.make("a") is coroutine
@@ -839,8 +798,7 @@ async def test_a_run_that_was_cancelled_leaves_nothing_to_close(log: list[str], 
     """An awaiter is cancelled alone; the last one cancels the run, nothing is closed, and the next call begins anew at once."""
     clients = Clients(log, kind)
     clients.run_waits = True
-    asking = [asyncio.create_task(clients.get()) for _ in range(2)]
-    await turns()
+    asking = [await begin(clients.get()) for _ in range(2)]
     await cancel(asking[0])
     assert not asking[1].done()
     await cancel(asking[1])
@@ -853,18 +811,15 @@ async def test_a_run_that_was_cancelled_leaves_nothing_to_close(log: list[str], 
 @each_coroutine_kind
 @on_each_loop
 async def test_what_a_cancelled_run_gives_all_the_same_is_closed(log: list[str], kind: str) -> list[str]:
-    """A run that suppresses its cancellation and gives a value when nobody waits any more has that closed at once."""
-    clients = Clients(log, kind)
+    """If a run suppresses its cancellation and returns a value for which no task waits any more, the value is closed at once."""
 
-    async def connect(name: str) -> Client:
-        with suppress(asyncio.CancelledError):
-            await asyncio.Event().wait()
-        return clients.new(name)
+    class Stubborn(Clients):
+        async def connect(self, name: str) -> Client:
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+            return self.new(name)
 
-    clients.connect = connect  # type: ignore[method-assign]  # of this one alone
-    asking = asyncio.create_task(clients.get())
-    await turns()
-    await cancel(asking)
+    await cancel(await begin(Stubborn(log, kind).get()))
     await turns()
     assert log == closes("0")
     return closes("0")
@@ -876,10 +831,7 @@ async def test_a_release_during_the_run_closes_what_it_gives(log: list[str], kin
     """`release` waits for a run that has begun, whose awaiters get the value, and then closes it; a later call makes another."""
     clients = Clients(log, kind)
     clients.run_waits = True
-    asking = asyncio.create_task(clients.get())
-    await turns()
-    releasing = asyncio.create_task(clients.release())
-    await turns()
+    asking, releasing = await begin(clients.get()), await begin(clients.release())
     clients.may_run.set()
     assert await releasing is True
     assert log == closes("0")
@@ -984,20 +936,7 @@ async def test_a_factory_that_makes_its_own_call_in_a_resources_code(log: list[s
         return Client(log, name)
 
     get = singleton(factory, close=Client.aclose)
-    may_take = asyncio.Event()
-
-    @asynccontextmanager
-    async def user() -> AsyncGenerator[None]:
-        async def take() -> None:
-            await may_take.wait()
-            get()
-
-        task = asyncio.create_task(take())
-        yield
-        log.append("exited")
-        await task
-
-    await enter(user())
-    may_take.set()
+    ask = await enter(takes_on_request(log, get))
+    await ask()
     await turns()
-    return [*closes("outer"), "exited", *closes("inner")]
+    return [*closes("outer"), *USER, *closes("inner")]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import inspect
 import pickle
 import threading
 import warnings
@@ -17,10 +18,10 @@ import pytest
 
 import collector
 from asyncio_loop_local import LoopVar, aclose, enter, resources, singleton, storage
-from closing import Client, closes, takes_in_a_task
+from closing import USER, Client, closes, takes_on_request
 from conftest import LOOPS, Run
 from loop_programs import each_kind_of_loop, run_script, without_asyncios_own
-from recording import Recorded, cancel, enters, exits, on_each_loop, reports_of_this_loop, turns
+from recording import Recorded, begin, cancel, enters, exits, keep, on_each_loop, reports_of_this_loop, turns
 
 LONGEST_WAIT = 30.0  # seconds; only for what would otherwise hang
 
@@ -61,10 +62,11 @@ class OtherLoop:
         await self._stop.wait()
 
     def call(self, function: Callable[[], Any]) -> Any:
-        """What a function returns there."""
+        """What a function returns there, or what it gives when it is awaited."""
 
         async def call() -> Any:
-            return function()
+            result = function()
+            return await result if inspect.iscoroutine(result) else result
 
         return asyncio.run_coroutine_threadsafe(call(), self._started.result(LONGEST_WAIT)).result(LONGEST_WAIT)
 
@@ -165,20 +167,6 @@ async def test_it_is_a_resource_like_any_other(log: list[str]) -> list[str]:
     return [*enters("before", "after"), *exits("after"), *closes("0"), "its task goes on", *exits("before")]
 
 
-@asynccontextmanager
-async def takes_on_request(log: list[str], take: Callable[[], object]) -> AsyncGenerator[Callable[[], Any]]:
-    """A resource that takes something in a task of its own, when it is asked to."""
-
-    async def take_it() -> None:
-        take()
-
-    task, ask = takes_in_a_task(take_it)
-    yield ask
-    await asyncio.sleep(0)
-    log.append("exited the user")
-    task.cancel()
-
-
 @pytest.mark.parametrize("is_warm", [True, False], ids=["warm", "cold"])
 @pytest.mark.parametrize("take", ["get", "get with a default"])
 @on_each_loop
@@ -190,17 +178,16 @@ async def test_a_value_outlives_a_resource_whose_task_has_taken_it(log: list[str
         var.get()
     await ask()
     assert resources()[0].uses == ("LoopVar 'v'",)
-    return ["exited the user", *closes("0")]
+    return [*USER, *closes("0")]
 
 
 @pytest.mark.parametrize("ended_by", ["another value", "reset", "the end of the variable"])
 @on_each_loop
 async def test_a_value_that_a_resource_uses_is_closed_after_it(log: list[str], ended_by: str) -> list[str]:
-    """A value that was let go while a resource still uses it is closed when the resource has ended, and not before."""
+    """A value that is replaced, reset or freed while a resource still uses it is closed after that resource."""
     variables = [new_variable(log)]
     token = variables[0].set(Client(log))
-    ask = await enter(takes_on_request(log, variables[0].get))
-    await ask()
+    await (await enter(takes_on_request(log, variables[0].get)))()
     if ended_by == "another value":
         variables[0].set(Client(log, "1"))
     elif ended_by == "reset":
@@ -209,24 +196,23 @@ async def test_a_value_that_a_resource_uses_is_closed_after_it(log: list[str], e
         del token, variables[0]
     await turns()
     assert log == []
-    names = [info.name for info in resources()]
+    has_another = ended_by == "another value"
+    assert len(resources()) == 2 + has_another
     await aclose()
-    assert len(names) == 2 + (ended_by == "another value")
-    return [*closes("1") * (ended_by == "another value"), "exited the user", *closes("0")]
+    return [*closes("1") * has_another, *USER, *closes("0")]
 
 
 @on_each_loop
 async def test_a_factory_that_gets_its_own_variable_closes_what_nobody_gets(log: list[str]) -> list[str]:
     """What the factory itself has made or set meanwhile is the value; its own result is closed at once, and each once."""
-    depth = 0
+    names = ["outer"]
 
     def factory() -> Client:
-        nonlocal depth
-        depth += 1
-        if depth == 1:
-            assert var.get().name == "inner"
-            return Client(log, "outer")
-        return Client(log, "inner")
+        if not names:
+            return Client(log, "inner")
+        name = names.pop()
+        assert var.get().name == "inner"
+        return Client(log, name)
 
     var = storage()["var"] = LoopVar("v", factory=factory, close=Client.aclose)
     assert var.get() is var.get()
@@ -238,7 +224,7 @@ async def test_a_factory_that_gets_its_own_variable_closes_what_nobody_gets(log:
 
 @on_each_loop
 async def test_a_factory_that_fails_leaves_nothing_to_close(log: list[str]) -> list[str]:
-    """An error of the factory is raised and not remembered, and lets go of what the factory has taken."""
+    """An error of the factory is raised and not remembered, and what the factory had used can be closed again."""
     used = storage()["used"] = new_variable(log, name="used")
     errors = [OSError("of the factory")]
 
@@ -308,7 +294,7 @@ async def test_reset_closes_the_value(log: list[str]) -> list[str]:
 
 @on_each_loop
 async def test_a_closing_that_fails_later_is_reported_once(log: list[str]) -> list[str]:
-    """An error of ``close`` for which nobody waits is reported once, by the name of the variable."""
+    """An error of ``close`` for which no task waits is reported once, with the name of the variable."""
     reports = reports_of_this_loop()
     var = new_variable(log)
     var.get().close_error = error = OSError()
@@ -381,36 +367,20 @@ async def test_a_collection_while_its_value_is_closed_changes_nothing(log: list[
     return closes("0")
 
 
-def test_it_is_dropped_in_another_thread(run: Run) -> None:
-    """An object may lose its last reference in any thread: its value is closed on the loop that made it."""
-    log: list[str] = []
+@pytest.mark.parametrize("is_garbage", [False, True], ids=["by its last reference", "by the collector"])
+@on_each_loop
+async def test_it_is_freed_in_another_thread(log: list[str], is_garbage: bool) -> list[str]:
+    """An object may be freed in any thread, by its last reference or by the collector: its value is closed on its own loop."""
+    objects = [Sdk(log) if is_garbage else new_variable(log)]
+    client = objects[0].client.get() if isinstance(objects[0], Sdk) else objects[0].get()
 
-    async def main() -> None:
-        variables = [new_variable(log)]
-        client = variables[0].get()
-        await asyncio.to_thread(variables.clear)
-        await client.closing.wait()
-
-    run(main())
-    assert log == closes("0")
-
-
-def test_it_is_collected_in_another_thread(run: Run) -> None:
-    """The collector may free an object in any thread: its value is closed on the loop that made it."""
-    log: list[str] = []
-
-    def drop(objects: list[Sdk]) -> None:
+    def drop() -> None:
         objects.clear()
         gc.collect()
 
-    async def main() -> None:
-        objects = [Sdk(log)]
-        client = objects[0].client.get()
-        await asyncio.to_thread(drop, objects)
-        await client.closing.wait()
-
-    run(main())
-    assert log == closes("0")
+    await asyncio.to_thread(drop if is_garbage else objects.clear)
+    await client.closing.wait()
+    return closes("0")
 
 
 def test_an_object_used_on_two_loops_is_closed_on_both(run: Run) -> None:
@@ -449,25 +419,22 @@ async def test_it_is_dropped_while_its_loop_ends(log: list[str], when: str) -> l
         variables.clear()
         await client.aclose()
 
-    variables = [new_variable(log)]
-    held = storage()
-    if when == "in its own close":
-        variables[0] = new_variable(log, close=close)
+    variables = [new_variable(log, close if when == "in its own close" else Client.aclose)]
     variables[0].get()
+
+    async def linger() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            variables.clear()
+
     if when == "in an exit":
         singleton(lambda: 1, close=lambda _: variables.clear())()
     elif when == "in a task's finally":
-
-        async def linger() -> None:
-            try:
-                await asyncio.Event().wait()
-            finally:
-                variables.clear()
-
-        held["task"] = asyncio.create_task(linger())
+        keep(linger())
         await asyncio.sleep(0)
     else:
-        held["variables"] = variables
+        storage()["variables"] = variables
     return closes("0")
 
 
@@ -535,29 +502,25 @@ kept = Sdk("kept")
 """
 
 
+IN_MAIN_THREAD = "loop = new_loop()\nloop.run_until_complete(main())\nnote('end of program')"
+IN_DAEMON_THREAD = """
+loop = new_loop()
+threading.Thread(target=loop.run_forever, daemon=True).start()
+asyncio.run_coroutine_threadsafe(main(), loop).result()
+note('end of program')
+"""
+
+
+@pytest.mark.parametrize("program", [IN_MAIN_THREAD, IN_DAEMON_THREAD], ids=["main thread", "daemon thread"])
 @each_kind_of_loop
-def test_it_is_closed_at_the_interpreters_exit(loop_kind: str) -> None:
+def test_it_is_closed_at_the_interpreters_exit(loop_kind: str, program: str) -> None:
     """A loop that is still open when the interpreter exits closes its values then, also those of objects that are garbage."""
-    printed, stderr = run_script(
-        loop_kind, PROGRAM + "loop = new_loop()\nloop.run_until_complete(main())\nnote('end of program')"
-    )
+    printed, stderr = run_script(loop_kind, PROGRAM + program)
     assert printed[0] == "end of program"
     assert sorted(printed[1:]) == ["closed dropped", "closed kept"]
-    (warning,) = without_asyncios_own(stderr)
-    assert "It held LoopVar 'client', LoopVar 'client'" in warning
-
-
-@each_kind_of_loop
-def test_it_is_closed_at_the_interpreters_exit_in_a_daemon_thread(loop_kind: str) -> None:
-    """A loop that runs in a daemon thread at the interpreter's exit closes its values there."""
-    printed, _ = run_script(
-        loop_kind,
-        PROGRAM
-        + "loop = new_loop()\nthreading.Thread(target=loop.run_forever, daemon=True).start()\n"
-        + "asyncio.run_coroutine_threadsafe(main(), loop).result()\nnote('end of program')",
-    )
-    assert printed[0] == "end of program"
-    assert sorted(printed[1:]) == ["closed dropped", "closed kept"]
+    if program is IN_MAIN_THREAD:
+        (warning,) = without_asyncios_own(stderr)
+        assert "It held LoopVar 'client', LoopVar 'client'" in warning
 
 
 @each_kind_of_loop
@@ -569,17 +532,6 @@ def test_an_object_dropped_at_the_interpreters_exit_is_silent(loop_kind: str) ->
     )
     assert sorted(printed[:-1]) == ["closed dropped", "closed kept"]
     assert stderr == ""
-
-
-def test_a_dropped_loop_closes_nothing_and_says_so() -> None:
-    """A loop that is dropped unclosed cannot close its values: it gives one warning, which names them, and nothing else."""
-    printed, stderr = run_script(
-        "asyncio", PROGRAM + "loop = new_loop()\nloop.run_until_complete(main())\ndel loop\ngc.collect()\nnote('end')\ndel kept"
-    )
-    assert printed[-1] == "end"
-    assert "closed kept" not in printed
-    (warning,) = without_asyncios_own(stderr)
-    assert "was dropped without being closed, so what it held was never exited: LoopVar 'client'" in warning
 
 
 @pytest.mark.usefixtures("no_collector")
@@ -654,11 +606,7 @@ async def test_two_acloses_wait_for_the_same_exit() -> None:
     var = new_variable(log)
     client = var.get()
     client.may_close.clear()
-    closing = [asyncio.create_task(var.aclose()) for _ in range(2)]
-    await client.closing.wait()
-    closing.append(asyncio.create_task(var.aclose()))
-    await turns()
-    assert not any(task.done() for task in closing)
+    closing = [await begin(var.aclose()) for _ in range(3)]
     client.may_close.set()
     await asyncio.gather(*closing)
     assert log == closes("0")
@@ -666,61 +614,39 @@ async def test_two_acloses_wait_for_the_same_exit() -> None:
 
 @on_each_loop
 async def test_errors_of_close_are_raised_by_aclose() -> None:
-    """`LoopVar.aclose` raises the errors of ``close`` in a group, each with a note of whose it is, to each who waits."""
+    """`LoopVar.aclose` raises a group with the errors of ``close`` in each task that waits; it has notes, a repr and a pickle."""
     reports = reports_of_this_loop()
     var = new_variable([])
     var.get().close_error = error = OSError("of close")
-    results = await asyncio.gather(var.aclose(), var.aclose(), return_exceptions=True)
-    for result in results:
-        group: Any = result
+    groups: list[Any] = [*await asyncio.gather(var.aclose(), var.aclose(), return_exceptions=True)]
+    for group in groups:
         assert group.exceptions == (error,)
         assert group.message == "errors at the exits of what LoopVar 'v' held"
+        assert "[OSError('of close')]" in repr(group)
+        assert [*map(str, pickle.loads(pickle.dumps(group)).exceptions)] == ["of close"]
     assert error.__notes__[0] == "raised by the exit of LoopVar 'v'"
     assert reports == []
 
 
+@pytest.mark.parametrize("is_begun", [True, False])
 @on_each_loop
-async def test_aclose_that_is_cancelled_lets_the_exit_go_on() -> None:
-    """Who closes a variable may be cancelled: the closing goes on, and what it raises is reported."""
+async def test_aclose_that_is_cancelled_lets_the_exit_go_on(log: list[str], is_begun: bool) -> list[str]:
+    """`LoopVar.aclose` may be cancelled, at once too: the value is closed all the same, and what ``close`` raises is reported."""
     reports = reports_of_this_loop()
-    log: list[str] = []
     var = new_variable(log)
     client = var.get()
-    client.may_close.clear()
     client.close_error = error = OSError()
-    closing = asyncio.create_task(var.aclose())
-    await client.closing.wait()
-    await cancel(closing)
-    client.may_close.set()
+    if is_begun:
+        client.may_close.clear()
+        await cancel(await begin(var.aclose()))
+        client.may_close.set()
+    else:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await var.aclose()
     await turns()
     assert [report["exception"] for report in reports] == [error]
-    assert log == ["closing 0"]
-
-
-@on_each_loop
-async def test_aclose_that_is_cancelled_at_once_has_begun_the_exit() -> None:
-    """Who closes a variable may be cancelled before the closing has come to its first wait: the value is closed all the same."""
-    reports = reports_of_this_loop()
-    log: list[str] = []
-    var = new_variable(log)
-    var.get().close_error = error = OSError()
-    with pytest.raises(TimeoutError):
-        async with asyncio.timeout(0):
-            await var.aclose()
-    await turns()
-    assert log == ["closing 0"]
-    assert [report["exception"] for report in reports] == [error]
-
-
-@on_each_loop
-async def test_the_errors_of_aclose_can_be_shown_and_pickled() -> None:
-    """The group with the errors of the exits shows them in its `repr`, and a pickle of it has them."""
-    var = new_variable([])
-    var.get().close_error = OSError("of close")
-    with pytest.raises(ExceptionGroup) as caught:
-        await var.aclose()
-    assert "[OSError('of close')]" in repr(caught.value)
-    assert [*map(str, pickle.loads(pickle.dumps(caught.value)).exceptions)] == ["of close"]
+    return ["closing 0"]
 
 
 @on_each_loop
@@ -729,16 +655,14 @@ async def test_aclose_from_inside_its_own_close_is_refused() -> None:
     refused: list[str] = []
 
     async def close(_: object) -> None:
-        try:
+        with pytest.raises(RuntimeError, match="this would wait for ever") as caught:
             await var.aclose()
-        except RuntimeError as error:
-            refused.append(str(error))
+        refused.append(str(caught.value))
 
     var = LoopVar[Any]("v", factory=object, close=close)
     var.get()
     await var.aclose()
     assert len(refused) == 1
-    assert "this would wait for ever" in refused[0]
 
 
 @pytest.mark.parametrize("where", ["in its task", "in its exit"])
@@ -821,14 +745,20 @@ def test_errors_on_other_loops_are_raised_by_aclose(run: Run) -> None:
     assert other.reports == []
 
 
-def test_no_error_of_another_loop_is_lost_when_aclose_is_cancelled_at_once(run: Run) -> None:
-    """If who closes a variable is cancelled before the first wait, another loop closes its value, and reports the error."""
+@pytest.mark.parametrize("at_once", [True, False])
+def test_no_error_of_another_loop_is_lost_when_aclose_is_cancelled(run: Run, at_once: bool) -> None:
+    """If the task that calls it is cancelled, at once or later, other loops still close their values, and report errors."""
     var = new_variable([])
 
     async def main() -> None:
-        with pytest.raises(TimeoutError):
-            async with asyncio.timeout(0):
-                await var.aclose()
+        if at_once:
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(0):
+                    await var.aclose()
+        else:
+            closing = asyncio.create_task(var.aclose())
+            await asyncio.to_thread(other.call, client.closing.wait)
+            await cancel(closing)
 
     with OtherLoop(run) as other:
         client = other.call(var.get)
@@ -836,35 +766,7 @@ def test_no_error_of_another_loop_is_lost_when_aclose_is_cancelled_at_once(run: 
         client.may_close.clear()
         run(main())
         other.call(client.may_close.set)
-    assert [report["exception"] for report in other.reports] == [error]
-
-
-def test_no_error_of_another_loop_is_lost_when_aclose_is_cancelled(run: Run) -> None:
-    """If who waits for another loop's closing is cancelled, it goes on there, and its error is reported there."""
-    log: list[str] = []
-    var = new_variable(log)
-    begun, may_close, over = threading.Event(), threading.Event(), threading.Event()
-    error = OSError("of close")
-
-    async def close(_: object) -> None:
-        begun.set()
-        try:
-            await asyncio.to_thread(may_close.wait, LONGEST_WAIT)
-            raise error
-        finally:
-            over.set()
-
-    async def main() -> None:
-        closing = asyncio.create_task(var.aclose())
-        await asyncio.to_thread(begun.wait, LONGEST_WAIT)
-        await cancel(closing)
-        may_close.set()
-        await asyncio.to_thread(over.wait, LONGEST_WAIT)
-
-    var = LoopVar[Client]("v", factory=lambda: Client(log), close=close)
-    with OtherLoop(run) as other:
-        other.call(var.get)
-        run(main())
+        other.call(turns)
     assert [(report["message"], report["exception"]) for report in other.reports] == [("the exit of LoopVar 'v' failed", error)]
 
 
@@ -951,15 +853,13 @@ def close_of_module(_: object) -> None:
     """Closes."""
 
 
-def test_it_is_pickled_without_its_values(run: Run) -> None:
+@on_each_loop
+async def test_it_is_pickled_without_its_values() -> None:
     """A variable with ``close`` is itself where it comes back; none of its values go with a pickle of it."""
     var = LoopVar[Any]("v", close=close_of_module)
 
-    async def main() -> None:
-        var.set(threading.Lock())  # which cannot be pickled
-        assert pickle.loads(pickle.dumps(var)) is var
-
-    run(main())
+    var.set(threading.Lock())  # which cannot be pickled
+    assert pickle.loads(pickle.dumps(var)) is var
 
 
 @on_each_loop
@@ -982,7 +882,7 @@ async def test_a_task_of_a_resource_that_sets_one_after_the_other(log: list[str]
 
 @on_each_loop
 async def test_a_value_that_another_resource_uses_outlives_it_when_another_is_set(log: list[str]) -> list[str]:
-    """A value that a resource has got is closed after that resource, although another value was set by somebody else."""
+    """A value that a resource has got is closed after that resource, although other code has set another value."""
     var = new_variable(log)
 
     @asynccontextmanager
