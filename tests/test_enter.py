@@ -12,7 +12,7 @@ import pytest
 
 from asyncio_loop_local import StickyACM, enter, enter_once, resources, sticky_acm, sticky_singleton_acm
 from conftest import Run
-from recording import Recorded, cancel, enters, exits, on_each_loop, turns, use
+from recording import Recorded, begin, cancel, enters, exits, on_each_loop, turns, use
 
 Enter = Callable[[], Coroutine[Any, Any, Recorded]]
 
@@ -43,18 +43,34 @@ def by_one_object_of_a_factory(resource: Recorded) -> Enter:
     return enter_it
 
 
-once = pytest.mark.parametrize("way", [by_enter_once, by_sticky_acm, by_factory, by_one_object_of_a_factory])
+def by_await(resource: Recorded) -> Enter:
+    make = sticky_singleton_acm(lambda: resource)
+
+    async def enter_it() -> Recorded:
+        return await make()
+
+    return enter_it
+
+
+def by_await_of_one_object(resource: Recorded) -> Enter:
+    sticky = sticky_acm(resource)
+
+    async def enter_it() -> Recorded:
+        return await sticky
+
+    return enter_it
+
+
+WAYS = [by_enter_once, by_sticky_acm, by_factory, by_one_object_of_a_factory, by_await, by_await_of_one_object]
+once = pytest.mark.parametrize("way", WAYS)
 Way = Callable[[Recorded], Enter]
 
 
-async def two_that_wait(resource: Recorded, way: Way) -> tuple[Enter, list[asyncio.Task[Recorded]]]:
+async def two_that_wait(resource: Recorded, way: Way) -> tuple[Enter, list[asyncio.Future[Recorded]]]:
     """Two tasks that wait for the same entering, and what a third may call."""
     resource.may_enter.clear()
     enter_it = way(resource)
-    tasks = [asyncio.create_task(enter_it()) for _ in range(2)]
-    await resource.entering.wait()
-    await turns()
-    return enter_it, tasks
+    return enter_it, [await begin(enter_it()) for _ in range(2)]
 
 
 @once
@@ -83,24 +99,21 @@ async def test_once_one_of_two_is_cancelled(log: list[str], way: Way, which: int
 
 @once
 @pytest.mark.parametrize("again", [True, False])
-def test_once_the_last_is_cancelled(run: Run, way: Way, again: bool) -> None:
+@on_each_loop
+async def test_once_the_last_is_cancelled(log: list[str], way: Way, again: bool) -> list[str]:
     """The last one that is cancelled cancels the entering; the next call enters, and that alone is exited."""
-    log: list[str] = []
-
-    async def main() -> None:
-        resource = Recorded(log)
-        enter_it, tasks = await two_that_wait(resource, way)
-        for task in tasks:
-            task.cancel()
-        await asyncio.wait(tasks)
-        assert all(task.cancelled() for task in tasks)
-        if again:
-            resource.may_enter.set()
-            assert await enter_it() is resource
-
-    run(main())
-    cancelled = ["entering r", "entering r cancelled"]
-    assert sorted(log) == sorted([*cancelled, *enters("r"), *exits("r")] if again else cancelled)
+    resource = Recorded(log)
+    enter_it, tasks = await two_that_wait(resource, way)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
+    assert all(task.cancelled() for task in tasks)
+    await turns()
+    assert log == ["entering r", "entering r cancelled"]
+    if again:
+        resource.may_enter.set()
+        assert await enter_it() is resource
+    return ["entering r", "entering r cancelled", *([*enters("r"), *exits("r")] if again else [])]
 
 
 @once
@@ -194,9 +207,7 @@ async def test_ten_slow_resources_are_entered_side_by_side() -> None:
     slow = [Recorded(log, str(number)) for number in range(10)]
     for resource in slow:
         resource.may_enter.clear()
-    entering = asyncio.gather(*map(enter_once, slow))
-    for resource in slow:
-        await resource.entering.wait()
+    entering = await begin(asyncio.gather(*map(enter_once, slow)))
     assert log == [f"entering {number}" for number in range(10)]
     for resource in reversed(slow):
         resource.may_enter.set()
@@ -207,26 +218,20 @@ async def test_ten_slow_resources_are_entered_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("cancelled", [False, True])
-def test_enter_two_at_once(run: Run, cancelled: bool) -> None:
+@on_each_loop
+async def test_enter_two_at_once(log: list[str], cancelled: bool) -> list[str]:
     """Two calls with one object enter it twice, side by side; cancelling one cancels its entering, and not the other."""
-    log: list[str] = []
-
-    async def main() -> None:
-        resource = Recorded(log)
-        resource.may_enter.clear()
-        tasks = [asyncio.create_task(enter(resource)) for _ in range(2)]
-        while log != ["entering r"] * 2:
-            await asyncio.sleep(0)
-        if cancelled:
-            await cancel(tasks[0])
-        resource.may_enter.set()
-        assert [await task for task in tasks[cancelled:]] == [resource] * (2 - cancelled)
-
-    run(main())
+    resource = Recorded(log)
+    resource.may_enter.clear()
+    tasks = [await begin(enter(resource)) for _ in range(2)]
+    assert log == ["entering r"] * 2
     if cancelled:
-        assert log == ["entering r"] * 2 + ["entering r cancelled", "entered r", *exits("r")]
-    else:
-        assert log == ["entering r"] * 2 + ["entered r"] * 2 + exits("r", "r")
+        await cancel(tasks[0])
+    resource.may_enter.set()
+    assert [await task for task in tasks[cancelled:]] == [resource] * (2 - cancelled)
+    if cancelled:
+        return ["entering r"] * 2 + ["entering r cancelled", "entered r", *exits("r")]
+    return ["entering r"] * 2 + ["entered r"] * 2 + exits("r", "r")
 
 
 @on_each_loop

@@ -7,7 +7,7 @@ import inspect
 import itertools
 import sys
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext, suppress
 from functools import partial
 from types import FrameType
 from typing import Any, Literal, Self
@@ -29,7 +29,7 @@ from asyncio_loop_local import (
 from asyncio_loop_local._exit_order import Exitable, ExitOrder
 from asyncio_loop_local._loop_state import loop_state
 from lingering import linger
-from recording import Factory, Recorded, enters, exits, keep, on_each_loop, turns, use
+from recording import Factory, Recorded, begin, enters, exits, keep, on_each_loop, on_one_loop, use
 
 
 class Open(Exitable):
@@ -88,24 +88,21 @@ def test_order(count: int, uses: list[tuple[int, int]], order: list[int]) -> Non
     assert order_of_end(count, *uses) == order
 
 
-def test_what_is_opened_meanwhile_ends_too_and_a_new_user_delays() -> None:
+@on_one_loop
+async def test_what_is_opened_meanwhile_ends_too_and_a_new_user_delays() -> None:
     """What an exit opens ends with the rest, and what it acquires ends after it."""
+    ended: list[int] = []
+    exits = ExitOrder(asyncio.get_running_loop())
+    oldest, opener = Open(exits, ended), Open(exits, ended)
 
-    async def main() -> None:
-        ended: list[int] = []
-        exits = ExitOrder(asyncio.get_running_loop())
-        oldest, opener = Open(exits, ended), Open(exits, ended)
+    def opens_another(*, at_once: bool = False) -> None:
+        ended.append(opener.serial)
+        oldest.acquired_by(Open(exits, ended))
+        exits.ended(opener)
 
-        def opens_another(*, at_once: bool = False) -> None:
-            ended.append(opener.serial)
-            oldest.acquired_by(Open(exits, ended))
-            exits.ended(opener)
-
-        opener.begin_exit = opens_another  # type: ignore[method-assign]  # as an exit that enters something
-        await exits.end_all(lambda _: None, at_once=True)
-        assert ended == [2, 3, 1]
-
-    asyncio.run(main())
+    opener.begin_exit = opens_another  # type: ignore[method-assign]  # as an exit that enters something
+    await exits.end_all(lambda _: None, at_once=True)
+    assert ended == [2, 3, 1]
 
 
 # The same of real resources.
@@ -128,8 +125,7 @@ async def test_newest_is_what_was_entered_last(log: list[str]) -> list[str]:
     """Of resources entered side by side, the one that was open last is the newest."""
     slow = Recorded(log, "slow")
     slow.may_enter.clear()
-    entering = asyncio.create_task(enter(slow))
-    await slow.entering.wait()
+    entering = await begin(enter(slow))
     await enter(Recorded(log, "quick"))
     slow.may_enter.set()
     await entering
@@ -145,10 +141,15 @@ def acquire_by_factory(used: Recorded) -> Acquire:
     return lambda: use(make())
 
 
+def acquire_by_await(used: Recorded) -> Acquire:
+    return sticky_singleton_acm(lambda: used)
+
+
 ACQUIRE: dict[str, Callable[[Recorded], Acquire]] = {
     "enter_once": lambda used: lambda: enter_once(used),
     "sticky_acm": lambda used: sticky_acm(used).__aenter__,
     "factory": acquire_by_factory,
+    "await": acquire_by_await,
     "enter": lambda used: lambda: enter(used),
 }
 
@@ -167,7 +168,7 @@ async def test_outlives_what_acquired_it_in_its_enter(log: list[str], how: str) 
     return [*enters("used", "user"), *exits("user", "used")]
 
 
-@pytest.mark.parametrize("how", list(ACQUIRE)[:3])
+@pytest.mark.parametrize("how", list(ACQUIRE)[:4])
 @pytest.mark.parametrize("where", ["task", "callback", "thread"])
 @on_each_loop
 async def test_outlives_what_acquired_it_later(log: list[str], how: str, where: str) -> list[str]:
@@ -367,42 +368,6 @@ async def test_an_exit_may_open_the_next_one_at_each_release() -> None:
         await aclose()
 
 
-@pytest.mark.parametrize("is_in_task", [False, True])
-@on_each_loop
-async def test_a_value_made_during_the_end_outlives_who_has_made_it(log: list[str], is_in_task: bool) -> list[str]:
-    """A value with ``close=`` that is made by a resource which is entered while everything ends is closed after that."""
-
-    def make() -> str:
-        log.append("made")
-        return "value"
-
-    value = singleton(make, close=lambda _: log.append("closed"))
-
-    class User(Recorded):
-        async def __aenter__(self) -> Self:
-            await super().__aenter__()
-            if is_in_task:
-                await asyncio.create_task(self._make())
-            else:
-                value()
-            await asyncio.sleep(0)
-            log.append("has it")
-            return self
-
-        async def _make(self) -> None:
-            value()
-
-    user = User(log, "user")
-    user.may_enter.clear()
-    entering = asyncio.create_task(enter(user))
-    await user.entering.wait()
-    closing = asyncio.create_task(aclose())
-    await turns()
-    user.may_enter.set()
-    await asyncio.gather(entering, closing)
-    return [*enters("user"), "made", "has it", *exits("user"), "closed"]
-
-
 @pytest.mark.parametrize("way", ["end", "aclose", "release"])
 @on_each_loop
 async def test_no_code_of_an_exit_gets_what_is_being_exited(log: list[str], way: str) -> list[str]:
@@ -500,7 +465,7 @@ def test_exiting_n_takes_n_turns_of_the_loop(shape: Callable[[int], Coroutine[An
 
 
 def test_exits_that_await_nothing_take_no_turns_of_the_loop() -> None:
-    """At the end of a loop nobody else waits for a turn: such exits follow each other within one."""
+    """At the end of a loop no other code waits for a turn: such exits follow each other within one."""
     assert turns_of_the_end(enter_many, 2000) == turns_of_the_end(enter_many, 2)
 
 
@@ -593,38 +558,31 @@ def test_a_hub_costs_the_same_however_many_use_it() -> None:
     assert many[2] <= 12 * few[2]
 
 
-def test_a_factory_that_uses_what_is_open_and_is_never_entered_keeps_nothing_open() -> None:
+@on_one_loop
+async def test_a_factory_that_uses_what_is_open_and_is_never_entered_keeps_nothing_open(log: list[str]) -> list[str]:
     """An eager task of the factory uses an open resource. Its own resource is never entered, and the loop ends all the same."""
-    events: list[str] = []
 
     @sticky_singleton_acm
     @asynccontextmanager
     async def used() -> AsyncGenerator[None]:
         yield
-        events.append("used exits")
+        log.append("used exits")
 
     async def use() -> None:
         async with used():
-            events.append("used")
-
-    @asynccontextmanager
-    async def nothing() -> AsyncGenerator[None]:
-        yield
+            log.append("used")
 
     @sticky_singleton_acm
     def never_entered() -> AbstractAsyncContextManager[None]:
         coroutine = use()
         with pytest.raises(StopIteration):  # as a task does that starts eagerly
             coroutine.send(None)
-        return nothing()
+        return nullcontext()
 
-    async def main() -> None:
-        async with used():
-            never_entered()
-        assert [each.name for each in loop_state().exits] == ["used()", "never_entered()"]
-
-    asyncio.run(main())
-    assert events == ["used", "used exits"]
+    async with used():
+        never_entered()
+    assert [each.name for each in loop_state().exits] == ["used()", "never_entered()"]
+    return ["used", "used exits"]
 
 
 # Deep in a recursion.
@@ -642,10 +600,7 @@ async def test_an_exit_is_begun_later_where_the_stack_is_too_deep() -> None:
     """Callbacks that are registered deep in a recursion, while `aclose` waits for something else, run; nothing hangs."""
     resource, called = Recorded(), itertools.count()
     resource.may_enter.clear()
-    entering = asyncio.create_task(enter(resource))
-    await resource.entering.wait()
-    closing = asyncio.create_task(aclose())
-    await turns()
+    entering, closing = await begin(enter(resource)), await begin(aclose())
     registered = 0
     for left in range(150):
         with suppress(RecursionError):

@@ -14,18 +14,20 @@ from asyncio_loop_local import sticky_singleton_acm
 from conftest import Run
 from recording import on_each_loop, use
 
+WAYS: dict[str, Callable[[Any], Any]] = {"block": use, "await": lambda acm: acm, "tasks": lambda acm: asyncio.gather(use(acm))}
 
-@pytest.mark.parametrize("in_tasks", [False, True])
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=list(WAYS))
 @pytest.mark.parametrize("path", ["aa", "aba", "abca", "abcda"])
 @on_each_loop
-async def test_a_cycle_of_enters_is_refused_by_name(path: str, in_tasks: bool) -> None:
+async def test_a_cycle_of_enters_is_refused_by_name(path: str, way: Callable[[Any], Any]) -> None:
     """Enters that need each other, or themselves, also by tasks of theirs, get a RuntimeError that names the cycle, at once."""
     names: dict[str, Callable[[], Any]] = {}
 
     def needs(name: str, other: str) -> None:
         @asynccontextmanager
         async def enters() -> AsyncGenerator[str]:
-            await (asyncio.gather(use(names[other]())) if in_tasks else use(names[other]()))
+            await way(names[other]())
             yield name
 
         enters.__qualname__ = name
