@@ -13,6 +13,7 @@ import pytest
 from asyncio_loop_local import _loop_bound, aclose, atexit, enter, release, singleton, sticky_singleton_acm
 from asyncio_loop_local._loop_bound import Event, LoopBound, State
 from asyncio_loop_local._loop_state import loop_state
+from recording import turns
 
 Transition = tuple[State, Event, State]
 
@@ -30,7 +31,7 @@ def test_the_table_in_the_docstring_is_that_of_the_code() -> None:
 
 
 class Gate:
-    """A context manager that enters and exits when it may, and does with a cancellation what it is told to."""
+    """A context manager that waits in its enter and exit, and heeds a cancellation or not, as a test wants."""
 
     def __init__(self, *, heeds_cancellation: bool = True, starts_task: bool = False, fails: bool = False) -> None:
         self.may_enter, self.may_exit = asyncio.Event(), asyncio.Event()
@@ -58,11 +59,6 @@ class Gate:
         await self._wait(self.may_exit)
 
 
-async def turns() -> None:
-    for _ in range(10):
-        await asyncio.sleep(0)
-
-
 async def begin(awaitable: Awaitable[object]) -> asyncio.Future[Any]:
     """Begin to await, and let it come as far as it can."""
     future: asyncio.Future[Any] = asyncio.ensure_future(awaitable)
@@ -77,7 +73,7 @@ async def ended(future: asyncio.Future[Any]) -> None:
         future.result()
 
 
-def interrupt() -> None:
+def interrupt(*_: object) -> None:
     loop_state().exits.interrupt()
 
 
@@ -142,12 +138,13 @@ async def released_while_it_is_entered(*, then: str) -> None:
     await ended(releasing)
 
 
-async def abandoned(*, heeds_cancellation: bool) -> None:
-    gate = Gate(heeds_cancellation=heeds_cancellation)
+async def entering(then: Callable[[asyncio.Future[Any]], object], **options: bool) -> None:
+    """Something happens to the task that waits for an enter."""
+    gate = Gate(**options)
     gate.may_exit.set()
-    entering = await begin(enter(gate))
-    entering.cancel()
-    await ended(entering)
+    future = await begin(enter(gate))
+    then(future)
+    await ended(future)
 
 
 async def abandoned_and_interrupted_twice() -> None:
@@ -173,14 +170,6 @@ async def failed() -> None:
     gate = Gate(fails=True)
     gate.may_enter.set()
     await ended(await begin(enter(gate)))
-
-
-async def interrupted_while_it_is_entered(*, heeds_cancellation: bool) -> None:
-    gate = Gate(heeds_cancellation=heeds_cancellation)
-    gate.may_exit.set()
-    entering = await begin(enter(gate))
-    interrupt()
-    await ended(entering)
 
 
 async def interrupted_while_it_is_exited(*, times: int) -> None:
@@ -242,12 +231,12 @@ LIVES: dict[str, Callable[[], Awaitable[None]]] = {
     "released while it is entered, which fails": lambda: released_while_it_is_entered(then="fails"),
     "released, then abandoned": lambda: released_while_it_is_entered(then="abandoned"),
     "released, then interrupted": lambda: released_while_it_is_entered(then="interrupted"),
-    "abandoned": lambda: abandoned(heeds_cancellation=True),
-    "abandoned, which it ignores": lambda: abandoned(heeds_cancellation=False),
+    "abandoned": lambda: entering(lambda task: task.cancel()),
+    "abandoned, which it ignores": lambda: entering(lambda task: task.cancel(), heeds_cancellation=False),
     "abandoned and interrupted twice": abandoned_and_interrupted_twice,
     "failed": failed,
-    "interrupted while it is entered": lambda: interrupted_while_it_is_entered(heeds_cancellation=True),
-    "interrupted while it is entered, which it ignores": lambda: interrupted_while_it_is_entered(heeds_cancellation=False),
+    "interrupted while it is entered": lambda: entering(interrupt),
+    "interrupted while it is entered, which it ignores": lambda: entering(interrupt, heeds_cancellation=False),
     "interrupted while it is exited": lambda: interrupted_while_it_is_exited(times=1),
     "interrupted twice while it is exited": lambda: interrupted_while_it_is_exited(times=2),
     "unregistered": unregistered,

@@ -20,6 +20,7 @@ from conftest import Run
 from recording import (
     Factory,
     Recorded,
+    begin,
     cancel,
     enters,
     exits,
@@ -54,41 +55,35 @@ class UnwindsSlowly(Recorded):
 
 
 async def begin_to_unwind(resource: UnwindsSlowly, entering: Coroutine[Any, Any, object]) -> None:
-    """Has the enter cancelled for which nobody waits any more."""
+    """Begins the enter, and cancels the only task that waits for it."""
     resource.may_enter.clear()
-    caller = asyncio.create_task(entering)
-    await resource.entering.wait()
-    await cancel(caller)
+    await cancel(await begin(entering))
 
 
-def test_a_new_caller_starts_anew_at_once_while_the_cancelled_enter_unwinds(run: Run) -> None:
+@on_each_loop
+async def test_a_new_caller_starts_anew_at_once_while_the_cancelled_enter_unwinds(log: list[str]) -> list[str]:
     """A call made after the last cancellation does not wait for the old entering to have cleaned up."""
-    log: list[str] = []
-
-    async def main() -> None:
-        slow = UnwindsSlowly(log)
-        made = [slow, Recorded(log, "new")]
-        make = sticky_singleton_acm(lambda: made.pop(0))
-        await begin_to_unwind(slow, use(make()))
-        assert (await use(make())).name == "new"
-        assert log == ["entering r", "entering r cancelled", *enters("new")]
-        slow.may_unwind.set()
-
-    run(main())
-    assert sorted(log[4:]) == sorted([*exits("new"), "unwound"])
+    slow = UnwindsSlowly(log)
+    made = [slow, Recorded(log, "new")]
+    make = sticky_singleton_acm(lambda: made.pop(0))
+    await begin_to_unwind(slow, use(make()))
+    assert (await use(make())).name == "new"
+    assert log == ["entering r", "entering r cancelled", *enters("new")]
+    slow.may_unwind.set()
+    await turns()
+    return ["entering r", "entering r cancelled", *enters("new"), "unwound", *exits("new")]
 
 
-def test_an_error_in_unwinding_a_cancelled_enter_is_reported(run: Run) -> None:
-    """An error that nobody waits for any more goes to the exception handler, with the resource named."""
-
-    async def main() -> list[dict[str, Any]]:
-        slow = UnwindsSlowly([], ValueError("in unwinding"))
-        await begin_to_unwind(slow, enter_once(slow))
-        slow.may_unwind.set()
-        return reports_of_this_loop()
-
-    (report,) = run(main())
-    assert str(report["exception"]) == "in unwinding"
+@on_each_loop
+async def test_an_error_in_unwinding_a_cancelled_enter_is_reported() -> None:
+    """An error for which no task waits any more goes to the exception handler, with the resource named."""
+    reports = reports_of_this_loop()
+    slow = UnwindsSlowly([], ValueError("in unwinding"))
+    await begin_to_unwind(slow, enter_once(slow))
+    slow.may_unwind.set()
+    await turns()
+    (report,) = reports
+    assert report["exception"] is slow.error
     assert "UnwindsSlowly" in report["message"]
 
 
@@ -114,7 +109,7 @@ def test_a_fatal_error_of_an_enter_for_which_nobody_waits_is_raised(run: Run, er
 
 
 def test_an_enter_that_ignores_its_cancellation_is_exited(run: Run) -> None:
-    """What is entered though nobody waits for it any more is exited, once."""
+    """A resource that is entered though no task waits for it any more is exited, once."""
     log: list[str] = []
 
     class Stubborn(Recorded):
@@ -128,7 +123,7 @@ def test_an_enter_that_ignores_its_cancellation_is_exited(run: Run) -> None:
         resource = Stubborn(log)
         resource.may_enter.clear()
         caller = keep(enter_once(resource))
-        await resource.entering.wait()
+        await turns()
         if not ends_first:
             await cancel(caller)
 
@@ -164,38 +159,6 @@ async def test_tasks_that_a_failed_enter_had_started_are_cancelled_and_awaited(l
 # One task and one context, its own.
 
 
-def test_one_task_and_one_context(run: Run) -> None:
-    """A resource is entered, held and exited in one task and one context: what its enter sets, its exit can reset."""
-    var: ContextVar[str] = ContextVar("var", default="default")
-    seen: list[str] = []
-    tasks: list[asyncio.Task[Any] | None] = []
-
-    class Setting:
-        async def __aenter__(self) -> None:
-            tasks.append(asyncio.current_task())
-            seen.append(var.get())
-            self.token = var.set("of the resource")
-
-        async def __aexit__(self, *_exc: object) -> None:
-            tasks.append(asyncio.current_task())
-            seen.append(var.get())
-            var.reset(self.token)
-            seen.append(var.get())
-
-    async def main() -> None:
-        var.set("of the caller")
-        await enter(Setting())
-        assert var.get() == "of the caller"
-        var.set("changed afterwards")
-        tasks.append(asyncio.current_task())
-
-    run(main())
-    assert seen == ["of the caller", "of the resource", "of the caller"]
-    entered_in, callers, exited_in = tasks
-    assert entered_in is exited_in
-    assert entered_in is not callers
-
-
 @on_each_loop
 async def test_context_is_that_of_the_first_caller(log: list[str]) -> list[str]:
     """A shared resource has a copy of its first caller's context, in its making, enter, exit and tasks."""
@@ -227,15 +190,17 @@ async def test_context_is_that_of_the_first_caller(log: list[str]) -> list[str]:
 
 
 @on_each_loop
-async def test_each_exit_has_its_own_task_whether_it_awaits_or_not(log: list[str]) -> list[str]:
-    """Exits that await nothing, and those that do, have their own task, context, and time limits, in their order."""
+async def test_one_task_and_one_context(log: list[str]) -> list[str]:
+    """A resource is entered and exited in one task and context, its own, if its exit awaits or not; exits keep their order."""
     var: ContextVar[str] = ContextVar("var")
+    callers_task = asyncio.current_task()
 
     class Own:
         def __init__(self, name: str, turns: int) -> None:
             self.name, self.turns = name, turns
 
         async def __aenter__(self) -> None:
+            assert var.get() == "of the caller"
             self.task = asyncio.current_task()
             self.token = var.set(self.name)
             self.timeout = asyncio.timeout(60)
@@ -246,22 +211,24 @@ async def test_each_exit_has_its_own_task_whether_it_awaits_or_not(log: list[str
             for _ in range(self.turns):
                 await asyncio.sleep(0)
             async with asyncio.TaskGroup() as group:
-                assert asyncio.current_task() is self.task
+                assert asyncio.current_task() is self.task is not callers_task
                 if self.turns:
                     group.create_task(asyncio.sleep(0))
             assert var.get() == self.name
             var.reset(self.token)
-            log.append(self.name)
+            log.append(f"{self.name} {var.get()}")
 
-    var.set("main")
+    var.set("of the caller")
     for number, count in enumerate([0, 0, 2, 0, 1, 0, 0, 3, 0]):
         await enter(Own(str(number), count))
+    assert var.get() == "of the caller"
     atexit.register(lambda: log.append(f"callback {asyncio.current_task() is not None} {var.get()}"))
-    return ["callback True main", *"876543210"]
+    var.set("changed afterwards")
+    return ["callback True of the caller", *(f"{number} of the caller" for number in "876543210")]
 
 
 class OpaqueFuture(asyncio.Future[Any]):
-    """Does not tell who waits for it."""
+    """Does not show which tasks wait for it."""
 
     _callbacks: Any = None
 
@@ -349,7 +316,6 @@ async def test_no_exit_sees_the_error_of_an_enter_that_it_had_to_wait_for(log: l
     class Slow(Recorded):
         async def __aenter__(self) -> Self:
             await enter(Used())
-            self.entering.set()
             try:
                 await asyncio.Event().wait()
             finally:
@@ -357,9 +323,8 @@ async def test_no_exit_sees_the_error_of_an_enter_that_it_had_to_wait_for(log: l
                 log.append("failed")
             raise AssertionError
 
-    slow = Slow()
-    keep(enter(slow))
-    await slow.entering.wait()
+    keep(enter(Slow()))
+    await turns()
     return ["failed", "exit sees None"]
 
 
@@ -601,9 +566,10 @@ async def test_tasks_left_behind_are_cancelled_and_awaited(log: list[str]) -> li
 # It dies while it is held.
 
 
-def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: Run) -> None:
+@on_each_loop
+async def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(log: list[str]) -> list[str]:
     """It is reported with its name, exited with what it died of, forgotten by its factory, and made anew at the next call."""
-    log: list[str] = []
+    reports = reports_of_this_loop()
     die: list[asyncio.Event] = []
 
     @sticky_singleton_acm
@@ -624,21 +590,16 @@ def test_a_resource_whose_task_group_dies_is_reported_and_made_anew(run: Run) ->
         finally:
             log.append(f"exit {number}")
 
-    async def main() -> list[dict[str, Any]]:
-        reports = reports_of_this_loop()
-        assert await use(make()) == 0
-        handle = make()
-        die[0].set()
-        while not log:
-            await asyncio.sleep(0)
-        assert [await use(make()), await use(handle)] == [1, 1]
-        return reports
-
-    (report,) = run(main())
-    assert log == ["exit 0", "exit 1"]
+    assert await use(make()) == 0
+    handle = make()
+    die[0].set()
+    await turns()
+    assert [await use(make()), await use(handle)] == [1, 1]
+    (report,) = reports
     assert isinstance(report["exception"], ExceptionGroup)
     assert "make()" in report["message"]
     assert "died" in report["message"]
+    return ["exit 0", "exit 1"]
 
 
 @pytest.mark.parametrize("way", ["enter_once", "sticky_acm"])
@@ -656,8 +617,7 @@ async def test_what_died_is_entered_again_by_identity(log: list[str], way: str) 
     await get()
     assert log == enters("r")
     resource.die()
-    while not reports:
-        await asyncio.sleep(0)
+    await turns()
     await get()
     await get()
     assert len(reports) == 1
@@ -736,9 +696,7 @@ async def test_a_second_interrupt_of_an_enter_that_cleans_up_slowly() -> None:
 
     resource = Stubborn()
     resource.may_enter.clear()
-    caller = asyncio.create_task(enter(resource))
-    await resource.entering.wait()
-    await cancel(caller)
+    await cancel(await begin(enter(resource)))
     exits = loop_state().exits
     for _ in range(2):
         exits.interrupt()
