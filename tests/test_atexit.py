@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from asyncio_loop_local import _atexit, aclose, atexit, enter, singleton, storage
+from asyncio_loop_local import _atexit, aclose, atexit, enter, singleton
 from conftest import Run
-from lingering import begin_to_linger, linger
-from recording import Recorded, enters, exits, on_each_loop, reports_of_this_loop
+from lingering import begin_to_linger
+from recording import Recorded, enters, exits, on_each_loop, on_one_loop, reports_of_this_loop
 
 Reports = list[dict[str, Any]]
 
@@ -79,36 +79,6 @@ async def test_register_returns_the_function_and_decorates(log: list[str]) -> li
     return ["second", "2", "1", "first", "second", "first"]
 
 
-@on_each_loop
-async def test_callbacks_and_exits_are_one_stack(log: list[str]) -> list[str]:
-    """Callbacks run newest first, between the exits of resources in whose place they stand."""
-    atexit.register(log.append, "1")
-    await enter(Recorded(log, "2"))
-    atexit.register(log.append, "3")
-    await enter(Recorded(log, "4"))
-    atexit.register(log.append, "5")
-    log.append("main")
-    return [*enters("2", "4"), "main", "5", *exits("4"), "3", *exits("2"), "1"]
-
-
-@on_each_loop
-async def test_callbacks_run_when_the_users_tasks_have_ended(log: list[str]) -> list[str]:
-    """A task that cleans up when it is cancelled has done so before the first callback; the loop is whole in it."""
-
-    async def note_task() -> None:
-        await asyncio.sleep(0)
-        log.append("task")
-
-    async def at_end() -> None:
-        log.append(await asyncio.to_thread(lambda: "executor"))
-        await asyncio.create_task(asyncio.sleep(0))
-        log.append("own task")
-
-    storage()["tasks"] = await begin_to_linger(1, note_task)
-    atexit.register(at_end)
-    return ["task", "executor", "own task"]
-
-
 # unregister
 
 
@@ -147,7 +117,7 @@ async def test_unregister_takes_back_all_registrations_of_a_function(log: list[s
 
 @on_each_loop
 async def test_what_was_taken_back_can_be_registered_again(log: list[str]) -> list[str]:
-    """After unregister() a function is as if it had never been registered; what it held is let go."""
+    """After unregister() a function is as if it had never been registered; its arguments are no longer kept alive."""
     argument = Named("argument", log)
     kept = weakref.ref(argument)
 
@@ -267,33 +237,28 @@ async def test_what_is_registered_during_the_end_is_called_too(log: list[str]) -
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
-def test_a_callback_runs_in_the_context_that_registered_it(run: Run) -> None:
+@on_each_loop
+async def test_a_callback_runs_in_the_context_that_registered_it(log: list[str]) -> list[str]:
     """Each callback sees the context variables as they were when it was registered, in a task of its own."""
-    seen: list[tuple[str, str]] = []
-    tasks: list[object] = []
+    tasks: list[object] = [None]
 
     async def look(name: str) -> None:
-        seen.append((name, variable.get()))
+        log.append(f"{name}: {variable.get()}")
         variable.set(f"by {name}")
         await asyncio.sleep(0)
         assert variable.get() == f"by {name}"
+        assert asyncio.current_task() not in tasks
         tasks.append(asyncio.current_task())
 
     async def in_a_task() -> None:
-        variable.set("task")
+        variable.set("of the task")
         atexit.register(look, "registered in a task")
 
-    async def main() -> None:
-        variable.set("main")
-        atexit.register(look, "registered by main")
-        await asyncio.create_task(in_a_task())
-        variable.set("changed later")
-
-    run(main())
-    assert seen == [("registered in a task", "task"), ("registered by main", "main")]
-    assert None not in tasks
-    assert tasks[0] is not tasks[1]
-    assert variable.get() == "unset"
+    variable.set("of main")
+    atexit.register(look, "registered by main")
+    await asyncio.create_task(in_a_task())
+    variable.set("changed later")
+    return ["registered in a task: of the task", "registered by main: of main"]
 
 
 @on_each_loop
@@ -305,9 +270,7 @@ async def test_tasks_that_a_callback_leaves_behind_are_cancelled_and_awaited(log
         log.append("task ended")
 
     async def leave() -> None:
-        begun = asyncio.Event()
-        storage()["task"] = asyncio.create_task(linger(begun, note_end))
-        await begun.wait()
+        await begin_to_linger(1, note_end)
         log.append("left")
 
     atexit.register(log.append, "next")
@@ -364,15 +327,16 @@ async def test_the_older_fire_calls_all_now(log: list[str]) -> list[str]:
     return [*enters("3"), *exits("3"), "1"]
 
 
-def test_the_older_forms_refuse_what_they_cannot_use(run: Run) -> None:
-    """_register() of a function is a TypeError that points at atexit.register(); without a loop it raises RuntimeError."""
+@on_one_loop
+async def test_the_older_register_refuses_what_it_cannot_use() -> None:
+    """_register() of a function is a TypeError that points at atexit.register()."""
     wrong: Any = print
+    with pytest.raises(TypeError, match=r"'awaitable'.*builtin_function_or_method.*atexit\.register\(\)"):
+        _atexit._register(wrong)
 
-    async def main() -> None:
-        with pytest.raises(TypeError, match=r"'awaitable'.*builtin_function_or_method.*atexit\.register\(\)"):
-            _atexit._register(wrong)
 
-    run(main())
+def test_the_older_register_needs_a_loop() -> None:
+    """Where no loop runs, it raises RuntimeError."""
     done: asyncio.Future[None] = asyncio.Future(loop=asyncio.new_event_loop())
     try:
         with pytest.raises(RuntimeError, match=r"^no running event loop$"):

@@ -1,20 +1,21 @@
-"""Being a guest on somebody's loop: an attached loop behaves as a bare one, whatever its owner does with it."""
+"""A loop on which the library is used behaves as a bare one, whatever its owner does with it."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-import subprocess
 import sys
 import textwrap
 import warnings
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
 from asyncio_loop_local import singleton, sticky_singleton_acm
+from programs import run_python
+from recording import on_one_loop
 
 events: list[str] = []
 
@@ -37,10 +38,8 @@ def _no_events() -> None:
     events.clear()
 
 
-Make = Callable[[], Coroutine[Any, Any, None]]
-
-
-def test_a_task_factory_gets_just_what_the_caller_gave() -> None:
+@on_one_loop
+async def test_a_task_factory_gets_just_what_the_caller_gave() -> None:
     """A factory of the form (loop, coro, context=None) works on an attached loop: no name is added."""
     given: list[dict[str, Any]] = []
 
@@ -51,22 +50,19 @@ def test_a_task_factory_gets_just_what_the_caller_gave() -> None:
         given.append(kwargs)
         return factory(loop, coro, **{name: value for name, value in kwargs.items() if name == "context"})
 
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        loop.set_task_factory(recording)
-        bare: list[dict[str, Any]] = []
-        for _ in range(2):
-            given.clear()
-            await loop.create_task(asyncio.sleep(0))
-            await asyncio.create_task(asyncio.sleep(0))
-            await asyncio.create_task(asyncio.sleep(0), name="n")
-            bare = bare or list(given)
-            await use()  # attaches the loop
-        assert given[:3] == bare[:3]
-        loop.set_task_factory(factory)
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(recording)
+    bare: list[dict[str, Any]] = []
+    for _ in range(2):
+        given.clear()
         await loop.create_task(asyncio.sleep(0))
-
-    asyncio.run(main())
+        await asyncio.create_task(asyncio.sleep(0))
+        await asyncio.create_task(asyncio.sleep(0), name="n")
+        bare = bare or list(given)
+        await use()  # attaches the loop
+    assert given[:3] == bare[:3]
+    loop.set_task_factory(factory)
+    await loop.create_task(asyncio.sleep(0))
 
 
 def test_in_debug_mode_a_task_was_created_at_the_users_line() -> None:
@@ -138,13 +134,7 @@ def test_a_close_method_that_was_looked_up_before_is_named_in_the_warning() -> N
 
 
 def ran(program: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-W", "always", "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(program)],
-        capture_output=True,
-        text=True,
-        timeout=50,
-        check=False,
-    )
+    done = run_python("-W", "always", "-c", textwrap.dedent(PRELUDE) + textwrap.dedent(program))
     assert done.returncode == 0, done.stderr
     return done.stdout + done.stderr
 
@@ -175,22 +165,20 @@ PRELUDE = """
 """
 
 
-def test_threads_work_in_an_exit_where_the_programs_own_atexit_handler_closes_the_loop() -> None:
+ATEXIT = "leave_open(); atexit.register(loops[0].close)"
+THREAD = """
+    def work():
+        with asyncio.Runner() as runner:
+            runner.run(use())
+            threading.main_thread().join()
+    threading.Thread(target=work).start()
+"""
+
+
+@pytest.mark.parametrize("program", [ATEXIT, THREAD], ids=["atexit handler", "thread that outlives the main one"])
+def test_threads_work_in_an_exit_at_the_end_of_the_program(program: str) -> None:
     """`asyncio.to_thread` and `getaddrinfo` work in an exit, although the interpreter has shut its thread pools."""
-    said = ran("leave_open(); atexit.register(loops[0].close)")
-    assert said.splitlines() == ["enter", "exit in a thread", "exit"]
-
-
-def test_threads_work_in_an_exit_in_a_thread_that_outlives_the_main_one() -> None:
-    """The same in a non-daemon thread whose loop ends after the main thread."""
-    said = ran("""
-        def work():
-            with asyncio.Runner() as runner:
-                runner.run(use())
-                threading.main_thread().join()
-        threading.Thread(target=work).start()
-    """)
-    assert said.splitlines() == ["enter", "exit in a thread", "exit"]
+    assert ran(program).splitlines() == ["enter", "exit in a thread", "exit"]
 
 
 @pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
@@ -205,13 +193,12 @@ def test_a_loop_that_a_child_process_leaves_open_is_ended_and_warned_of(method: 
         sys.exit(child.exitcode)
     """
     file.write_text(textwrap.dedent(PRELUDE) + textwrap.dedent(main), encoding="utf-8")
-    done = subprocess.run([sys.executable, file], capture_output=True, text=True, timeout=50, check=False)
+    done = run_python(file)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["enter", "exit in a thread", "exit"]
     if method != "fork":  # whose child has the parent's filters, as a program has them by default
         return
-    warned = subprocess.run([sys.executable, "-W", "always", file], capture_output=True, text=True, timeout=50, check=False)
-    assert "was still open when the interpreter exited" in warned.stderr
+    assert "was still open when the interpreter exited" in run_python("-W", "always", file).stderr
 
 
 def test_a_wrapped_coroutine_function_can_be_called_where_no_loop_runs() -> None:
@@ -279,17 +266,13 @@ class Foreign(Coroutine[Any, Any, int]):
         return self.send(None)
 
 
-def test_a_coroutine_of_another_make_is_shared_like_pythons() -> None:
+@on_one_loop
+async def test_a_coroutine_of_another_make_is_shared_like_pythons() -> None:
     """Whatever asyncio takes for a coroutine can be awaited any number of times."""
-    made: list[Foreign] = []
 
     @singleton
     def compute() -> Coroutine[Any, Any, int]:
-        made.append(Foreign())
-        return made[-1]
+        return Foreign()
 
-    async def main() -> None:
-        assert [await compute() for _ in range(3)] == [7, 7, 7]
-        assert list(await asyncio.gather(compute(), compute())) == [7, 7]
-
-    asyncio.run(main())
+    assert [await compute() for _ in range(3)] == [7, 7, 7]
+    assert list(await asyncio.gather(compute(), compute())) == [7, 7]

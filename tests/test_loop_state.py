@@ -22,9 +22,18 @@ from asyncio_loop_local import aclose, atexit, enter, enter_once, singleton, sti
 from conftest import LOOPS, RUNS, Run
 from lingering import begin_to_linger
 from loop_programs import run_script, without_asyncios_own
-from recording import Factory, Recorded, enters, exits, keep, turns
+from recording import Factory, Recorded, enters, exits, keep, on_each_loop, on_one_loop, turns
 
 NewLoop = Callable[[], asyncio.AbstractEventLoop]
+
+
+def run_and_close(new_loop: NewLoop, main: Coroutine[Any, Any, object]) -> asyncio.AbstractEventLoop:
+    """Runs it on a loop that is then closed by hand."""
+    loop = new_loop()
+    loop.run_until_complete(main)
+    loop.close()
+    assert loop.is_closed()
+    return loop
 
 
 async def leave_a_task_behind(log: list[str], error: Exception | None = None) -> None:
@@ -56,12 +65,7 @@ def by_anyio(**options: bool) -> Run:
     return run
 
 
-WAYS: dict[str, Run] = {
-    **RUNS,
-    "uvloop.run": uvloop.run,
-    "anyio": by_anyio(),
-    "anyio on uvloop": by_anyio(use_uvloop=True),
-}
+WAYS: dict[str, Run] = {**RUNS, "uvloop.run": uvloop.run, "anyio": by_anyio(), "anyio on uvloop": by_anyio(use_uvloop=True)}
 
 
 @pytest.mark.parametrize("run", WAYS.values(), ids=list(WAYS))
@@ -181,24 +185,22 @@ def test_close_while_running_is_refused_as_ever(new_loop: NewLoop) -> None:
         await asyncio.sleep(0)
         assert resource.is_open
 
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.close()
+    run_and_close(new_loop, main())
     assert log == [*enters("r"), *exits("r")]
 
 
 @pytest.mark.parametrize("inner_kind", list(LOOPS))
 def test_close_while_another_loop_is_running(run: Run, inner_kind: str) -> None:
-    """A loop can be closed where another one is running: its exits run on it, and the other goes on as if nothing had been."""
+    """A loop can be closed where another one is running: its exits run on it, and the other one is not disturbed."""
     log: list[str] = []
     inner = LOOPS[inner_kind]()
     running: list[asyncio.AbstractEventLoop] = []
-    inner.run_until_complete(leave_a_task_behind(log))
 
-    async def note_loop() -> None:
+    async def leave_something_behind() -> None:
+        await leave_a_task_behind(log)
         atexit.register(lambda: running.append(asyncio.get_running_loop()))
 
-    inner.run_until_complete(note_loop())
+    inner.run_until_complete(leave_something_behind())
 
     async def outer() -> None:
         loop, task = asyncio.get_running_loop(), asyncio.current_task()
@@ -244,17 +246,14 @@ def test_close_in_a_callback_of_another_loop(new_loop: NewLoop, inner_kind: str)
     assert log == WHOLE_LIFE
 
 
-def test_close_of_a_loop_that_ran_in_another_thread(new_loop: NewLoop) -> None:
+@on_one_loop
+async def test_close_of_a_loop_that_ran_in_another_thread(log: list[str], new_loop: NewLoop) -> list[str]:
     """A loop that ran in another thread can be closed in this one."""
-    log: list[str] = []
     loop = new_loop()
 
-    async def main() -> None:
-        await asyncio.to_thread(loop.run_until_complete, leave_a_task_behind(log))
-        loop.close()
-
-    asyncio.run(main())
-    assert log == WHOLE_LIFE
+    await asyncio.to_thread(loop.run_until_complete, leave_a_task_behind(log))
+    loop.close()
+    return WHOLE_LIFE
 
 
 def test_close_though_something_calls_stop(new_loop: NewLoop) -> None:
@@ -270,9 +269,7 @@ def test_close_though_something_calls_stop(new_loop: NewLoop) -> None:
         await enter(Recorded(log))
         atexit.register(stop)
 
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.close()
+    run_and_close(new_loop, main())
     assert log == [*enters("r"), "stopped", *exits("r")]
 
 
@@ -293,9 +290,7 @@ def test_close_waits_for_tasks_started_by_tasks_that_end(new_loop: NewLoop) -> N
         await enter(Recorded(log))
         storage()["tasks"] = await begin_to_linger(1, start_farewell)
 
-    loop = new_loop()
-    loop.run_until_complete(main())
-    loop.close()
+    run_and_close(new_loop, main())
     assert log == [*enters("r"), "farewell", *exits("r")]
 
 
@@ -303,7 +298,7 @@ def test_close_waits_for_tasks_started_by_tasks_that_end(new_loop: NewLoop) -> N
 
 
 def test_what_others_set_on_the_loop_stays(new_loop: NewLoop) -> None:
-    """A `close` that somebody else has set on the loop, before or after, is called as ever."""
+    """A `close` that other code has set on the loop, before or after, is still called."""
     log: list[str] = []
     loop = new_loop()
 
@@ -325,7 +320,7 @@ def test_what_others_set_on_the_loop_stays(new_loop: NewLoop) -> None:
 
 
 def test_a_closed_loop_has_what_it_had_before(new_loop: NewLoop) -> None:
-    """Nothing of the library's is left on it, and what others had set is there again."""
+    """A closed loop has no attribute of the library's, and again the methods that other code had set."""
 
     def mine() -> None:
         """There is no task factory."""
@@ -388,7 +383,7 @@ def test_two_copies_of_the_library_on_one_loop(second_copy: Any, new_loop: NewLo
 
 
 def test_a_loop_whose_class_has_callable_objects_for_methods() -> None:
-    """They are called as ever, and found again on the closed loop."""
+    """They are still called, and the closed loop has them again."""
     log: list[str] = []
 
     class Shut:
@@ -475,9 +470,9 @@ def test_loop_class_whose_instances_take_no_attributes_stays_as_it_was(sealed: l
 # Async generators, executor and loop are still there.
 
 
-def test_code_after_a_plain_yield_runs(run: Run) -> None:
+@on_each_loop
+async def test_code_after_a_plain_yield_runs(log: list[str]) -> list[str]:
     """Code after the `yield` of an `@asynccontextmanager`, with no `try` around it, runs at the end of the loop."""
-    log: list[str] = []
 
     @asynccontextmanager
     async def resource() -> AsyncGenerator[None]:
@@ -485,8 +480,8 @@ def test_code_after_a_plain_yield_runs(run: Run) -> None:
         await asyncio.sleep(0)
         log.append("after the yield")
 
-    run(enter(resource()))
-    assert log == ["after the yield"]
+    await enter(resource())
+    return ["after the yield"]
 
 
 async def count() -> AsyncGenerator[int]:
@@ -534,7 +529,7 @@ async def use_everything(numbers: AsyncGenerator[int], log: list[object]) -> Non
         await writer.wait_closed()
 
 
-EVERYTHING = ["to_thread", "executor", 1, 0, 1, 2, "wait_for", "task group", b""]
+EVERYTHING: list[object] = ["to_thread", "executor", 1, 0, 1, 2, "wait_for", "task group", b""]
 
 
 async def use_everything_at_the_end(log: list[object]) -> None:
@@ -552,19 +547,17 @@ async def use_everything_at_the_end(log: list[object]) -> None:
     atexit.register(use_everything, numbers, log)
 
 
-def test_everything_still_works_in_exits(run: Run) -> None:
+@on_each_loop
+async def test_everything_still_works_in_exits(log: list[object]) -> list[object]:
     """Exits and callbacks can use threads, async generators, timers, tasks and the network."""
-    log: list[object] = []
-    run(use_everything_at_the_end(log))
-    assert log == EVERYTHING * 2
+    await use_everything_at_the_end(log)
+    return EVERYTHING * 2
 
 
 def test_everything_still_works_in_exits_at_close(new_loop: NewLoop) -> None:
     """The same goes for a loop that is driven and closed by hand."""
     log: list[object] = []
-    loop = new_loop()
-    loop.run_until_complete(use_everything_at_the_end(log))
-    loop.close()
+    run_and_close(new_loop, use_everything_at_the_end(log))
     assert log == EVERYTHING * 2
 
 
@@ -643,53 +636,45 @@ def test_dropped_loop_that_held_nothing_says_nothing(loop_kind: str) -> None:
     assert said == []
 
 
-def test_dropped_loop_whose_sockets_the_collector_would_finalize_first_says_nothing_else() -> None:
-    """Also where the collector ran while the loop was made, and finalizes younger objects first, no error is shown."""
-    printed, said, _ = dropped(
-        "asyncio",
-        """
-        import socket
+SOCKETS = """
+import socket
 
-        make_pair = socket.socketpair
+make_pair = socket.socketpair
 
-        def make_pair_after_collection():
-            gc.collect(0)
-            return make_pair()
+def make_pair_after_collection():
+    gc.collect(0)
+    return make_pair()
 
-        socket.socketpair = make_pair_after_collection
-        loop.close()
-        loop = new_loop()
-        loop.run_until_complete(enter(Plain()))
-        """,
-    )
+socket.socketpair = make_pair_after_collection
+loop.close()
+loop = new_loop()
+loop.run_until_complete(enter(Plain()))
+"""
+GENERATORS = """
+@asynccontextmanager
+async def plain():
+    note("enter plain")
+    yield
+
+acm = plain()
+loop.close()
+loop = new_loop()
+loop.run_until_complete(enter(acm))
+del acm
+"""
+
+
+@pytest.mark.parametrize("script", [SOCKETS, GENERATORS], ids=["its sockets", "its async generators"])
+def test_dropped_loop_of_which_the_collector_finalizes_a_part_first_says_nothing_else(script: str) -> None:
+    """Sockets that are younger than their loop, and generators that are older, may be finalized before it: no error is shown."""
+    printed, said, _ = dropped("asyncio", script)
     assert printed == ["enter plain", "dropped"]
     (warning,) = [line for line in said if "unclosed <socket" not in line]
     assert "was dropped without being closed" in warning
 
 
-def test_dropped_loop_whose_async_generators_the_collector_finalizes_first_says_nothing_else() -> None:
-    """A generator that is older than its loop is finalized before it: from Python 3.13 on, asyncio would warn of its close."""
-    printed, said, _ = dropped(
-        "asyncio",
-        """
-        @asynccontextmanager
-        async def generator():
-            yield
-
-        acm = generator()
-        loop.close()
-        loop = new_loop()
-        loop.run_until_complete(enter(acm))
-        del acm
-        """,
-    )
-    assert printed == ["dropped"]
-    (warning,) = said
-    assert "was dropped without being closed" in warning
-
-
 def test_dropped_loop_with_warnings_as_errors_leaves_the_process_well() -> None:
-    """Where warnings are errors, a dropped loop's is told as one that cannot be raised, and the next loop works."""
+    """Where warnings are errors, that of a dropped loop is shown as one that cannot be raised, and the next loop works."""
     printed, stderr = run_script(
         "asyncio",
         """
