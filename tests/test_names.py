@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from typing import Any
 from unittest.mock import MagicMock, Mock
 
 import pytest
 
-from asyncio_loop_local import atexit, singleton, sticky_singleton_acm
+from asyncio_loop_local import singleton
 from asyncio_loop_local._names import call_name, describe_factory, name_of, name_of_acm
+from recording import on_one_loop
 
 SECRET = "hunter2correcthorse"
 
@@ -72,15 +71,12 @@ def test_a_factory_has_the_name_of_its_function_or_class(factory: object, name: 
 
 
 @pytest.mark.timeout(10)
-def test_a_mock_may_be_a_factory() -> None:
+@on_one_loop
+async def test_a_mock_may_be_a_factory() -> None:
     """A `unittest.mock.Mock`, which has every attribute, can be wrapped and called."""
     factory = Mock(return_value=3)
-
-    async def main() -> None:
-        make = singleton(factory)
-        assert make() == make() == 3
-
-    asyncio.run(main())
+    make = singleton(factory)
+    assert make() == make() == 3
     factory.assert_called_once_with()
 
 
@@ -110,38 +106,3 @@ def test_arguments_are_masked_by_the_names_of_their_parameters() -> None:
     assert call_name(connect, (), (), {"user": SECRET}, var_keyword={"user": "credentials"}) == "connect(user=***)"
     assert describe_factory(functools.partial(connect, SECRET)) == "functools.partial of connect"
     assert describe_factory({"token": SECRET}) == "{'token': ***}"
-
-
-def test_a_resource_is_shown_without_its_secrets() -> None:
-    """The object that a sticky factory returns shows the call, with secrets masked."""
-
-    @asynccontextmanager
-    async def pool(dsn: str, password: str) -> AsyncGenerator[None]:
-        yield
-
-    async def main() -> str:
-        return repr(sticky_singleton_acm(pool)(f"postgresql://app:{SECRET}@db", SECRET))
-
-    text = asyncio.run(main())
-    assert SECRET not in text
-    assert "pool('postgresql://app:***@db', ***)" in text
-
-
-def test_a_callback_is_shown_without_its_secrets() -> None:
-    """A callback that fails at the end is named with its arguments, with secrets masked."""
-    messages: list[str] = []
-
-    def log_out(user: str, token: str, **more: object) -> None:
-        raise ZeroDivisionError
-
-    def report(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        messages.append(context["message"])
-
-    async def main() -> None:
-        asyncio.get_running_loop().set_exception_handler(report)
-        atexit.register(log_out, "me", SECRET, password=SECRET)
-
-    asyncio.run(main())
-    (message,) = messages
-    assert SECRET not in message
-    assert "log_out('me', ***, password=***)" in message

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import gc
 import os
@@ -22,6 +21,7 @@ import pytest
 
 from asyncio_loop_local import LoopVar, _pickling, singleton, sticky_singleton_acm
 from asyncio_loop_local._pickling import PicklesByIdentity
+from recording import on_one_loop
 
 PROTOCOLS = range(2, pickle.HIGHEST_PROTOCOL + 1)
 
@@ -70,24 +70,22 @@ def test_a_copy_is_the_same_object(thing: Any) -> None:
     assert copy.deepcopy([thing])[0] is thing
 
 
-def test_what_a_call_gives_is_copied_as_itself() -> None:
+@on_one_loop
+async def test_what_a_call_gives_is_copied_as_itself() -> None:
     """`copy.copy` and `copy.deepcopy` of what a call gives are that object: its function runs once, its value is of now."""
-
-    async def main() -> None:
-        for make in (
-            singleton(new_object),
-            singleton(new_object, close=id),
-            sticky_singleton_acm(lambda: nullcontext(object())),
-            sticky_singleton_acm(lambda: nullcontext(object()), valid=bool),
-        ):
-            given: Any = make()
-            assert copy.copy(given) is copy.deepcopy([given])[0] is given
-            assert await given is await make()
 
     async def new_object() -> object:
         return object()
 
-    asyncio.run(main())
+    for make in (
+        singleton(new_object),
+        singleton(new_object, close=id),
+        sticky_singleton_acm(lambda: nullcontext(object())),
+        sticky_singleton_acm(lambda: nullcontext(object()), valid=bool),
+    ):
+        given: Any = make()
+        assert copy.copy(given) is copy.deepcopy([given])[0] is given
+        assert await given is await make()
 
 
 def test_coming_back_changes_nothing() -> None:
@@ -273,8 +271,6 @@ def test_what_a_subclass_adds_is_pickled() -> None:
     """The attributes that a subclass has set arrive in another process, too."""
     thing = WithAttributes("a")
     thing.unit = "s"  # type: ignore[attr-defined]  # a new attribute
-    pickled = pickle.dumps(thing)
-    _pickling._by_id.clear()  # as in another process
-    arrived = pickle.loads(pickled)
+    arrived = arrive(pickle.dumps(thing))
     assert arrived is not thing
     assert (arrived.name, arrived.unit) == ("a", "s")

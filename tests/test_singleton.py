@@ -12,11 +12,14 @@ import weakref
 from collections.abc import Callable
 from types import FunctionType
 from typing import Any, Generic, TypeVar
+from unittest.mock import MagicMock
 
 import pytest
 
+import collector
 from asyncio_loop_local import aclose, singleton, storage
 from conftest import Run
+from recording import in_threads, on_each_loop, on_one_loop
 
 T = TypeVar("T")
 
@@ -29,26 +32,23 @@ class Made:
         self.port = port
 
 
-def test_the_factory_runs_once_per_loop_and_key(run: Run) -> None:
-    """Equal calls on one loop get the same object; other arguments get another one."""
-    calls: list[str] = []
+@on_each_loop
+async def test_the_factory_runs_once_per_loop_and_key(log: list[str]) -> list[str]:
+    """Equal log on one loop get the same object; other arguments get another one."""
 
     @singleton
     def connect(host: str) -> Made:
-        calls.append(host)
+        log.append(host)
         return Made(host)
 
-    async def main() -> None:
-        one = connect("a")
-        assert one.host == "a"
-        await asyncio.sleep(0)
-        assert connect("a") is one
-        assert connect(host="a") is one
-        assert connect("b") is not one
-        assert connect("b").host == "b"
-
-    run(main())
-    assert calls == ["a", "b"]
+    one = connect("a")
+    assert one.host == "a"
+    await asyncio.sleep(0)
+    assert connect("a") is one
+    assert connect(host="a") is one
+    assert connect("b") is not one
+    assert connect("b").host == "b"
+    return ["a", "b"]
 
 
 def test_each_loop_makes_its_own(run: Run) -> None:
@@ -68,11 +68,7 @@ def test_each_loop_makes_its_own(run: Run) -> None:
         got.append((threading.get_ident(), [make() for _ in range(100)]))
         together.wait()
 
-    threads = [threading.Thread(target=lambda: [run(main()) for _ in range(2)]) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    in_threads(*[lambda: [run(main()) for _ in range(2)]] * 4)
     assert len({id(values[0]) for _, values in got}) == len(got) == 8
     for thread_id, values in got:
         assert {id(made) for made in values} == {id(values[0])}
@@ -80,44 +76,33 @@ def test_each_loop_makes_its_own(run: Run) -> None:
 
 
 @pytest.mark.parametrize("value", [None, 0, [], {}, ValueError("returned")], ids=repr)
-def test_any_value_is_remembered(run: Run, value: object) -> None:
+@on_each_loop
+async def test_any_value_is_remembered(log: list[str], value: object) -> list[str]:
     """A factory that returns None, an empty container or an exception object runs once too."""
-    calls: list[object] = []
 
     @singleton
     def make() -> object:
-        calls.append(value)
+        log.append("run")
         return value
 
-    async def main() -> None:
-        assert make() is value
-        assert make() is value
-
-    run(main())
-    assert len(calls) == 1
+    assert make() is make() is value
+    return ["run"]
 
 
 @pytest.mark.parametrize("error", [ConnectionError, KeyboardInterrupt, SystemExit, asyncio.CancelledError, GeneratorExit])
-def test_an_error_is_not_remembered(error: type[BaseException]) -> None:
+@on_one_loop
+async def test_an_error_is_not_remembered(error: type[BaseException]) -> None:
     """Whatever ends the factory, the next call runs it again."""
-    outcomes: list[BaseException | None] = [error("now"), None]
-
-    @singleton
-    def make() -> str:
-        if (outcome := outcomes.pop(0)) is not None:
-            raise outcome
-        return "made"
-
-    async def main() -> None:
-        with pytest.raises(error, match="now"):
-            make()
-        assert [make(), make()] == ["made", "made"]
-
-    asyncio.run(main())
-    assert outcomes == []
+    factory = MagicMock(side_effect=[error("now"), "made"])
+    make = singleton(factory)
+    with pytest.raises(error, match="now"):
+        make()
+    assert [make(), make()] == ["made", "made"]
+    assert factory.call_count == 2
 
 
-def test_all_tasks_and_callbacks_of_a_loop_share_the_value(run: Run) -> None:
+@on_each_loop
+async def test_all_tasks_and_callbacks_of_a_loop_share_the_value() -> None:
     """Tasks and plain callbacks of a loop get the same value."""
     make = singleton(Made)
 
@@ -125,12 +110,9 @@ def test_all_tasks_and_callbacks_of_a_loop_share_the_value(run: Run) -> None:
         await asyncio.sleep(0)
         return make()
 
-    async def main() -> None:
-        got: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(lambda: got.set_result(make()))
-        assert len({id(made) for made in await asyncio.gather(get(), get(), got)}) == 1
-
-    run(main())
+    got: asyncio.Future[Made] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: got.set_result(make()))
+    assert len({id(made) for made in await asyncio.gather(get(), get(), got)}) == 1
 
 
 def test_without_a_running_loop_it_is_refused() -> None:
@@ -265,7 +247,8 @@ def test_attributes_of_a_function_are_kept() -> None:
     assert make.__annotations__ == factory.__annotations__
 
 
-def test_it_decorates_with_and_without_parentheses(run: Run) -> None:
+@on_each_loop
+async def test_it_decorates_with_and_without_parentheses() -> None:
     """@singleton and @singleton() do the same."""
 
     @singleton
@@ -276,26 +259,21 @@ def test_it_decorates_with_and_without_parentheses(run: Run) -> None:
     def called() -> object:
         return object()
 
-    async def main() -> None:
-        assert bare() is bare()
-        assert called() is called()
-        assert bare() is not called()
-
-    run(main())
+    assert bare() is bare()
+    assert called() is called()
+    assert bare() is not called()
     assert (bare.__name__, called.__name__) == ("bare", "called")
 
 
-def test_each_wrapping_is_its_own(run: Run) -> None:
+@on_each_loop
+async def test_each_wrapping_is_its_own() -> None:
     """Two wrappers of one factory share nothing; a wrapper of a wrapper gives the same value."""
     one, two = singleton(Made), singleton(Made)
     outer = singleton(one)
 
-    async def main() -> None:
-        assert one() is not two()
-        assert outer() is one()
-        assert outer() is outer(host="h")
-
-    run(main())
+    assert one() is not two()
+    assert outer() is one()
+    assert outer() is outer(host="h")
 
 
 def test_values_and_arguments_live_exactly_as_long_as_the_loop(run: Run) -> None:
@@ -316,30 +294,26 @@ def test_values_and_arguments_live_exactly_as_long_as_the_loop(run: Run) -> None
         await asyncio.sleep(0)
         assert all(ref() is not None for ref in kept)
 
-    gc.disable()
-    try:
+    with collector.disabled():
         run(main())
         assert [ref() for ref in kept] == [None, None]
-    finally:
-        gc.enable()
 
 
-def test_aclose_forgets_values_and_storage_does_not(run: Run) -> None:
+@on_each_loop
+async def test_aclose_forgets_values_and_storage_does_not() -> None:
     """After `aclose` the next call makes a new value; `storage` does not contain values, and clearing it changes nothing."""
     make = singleton(Made)
 
-    async def main() -> None:
-        one = make()
-        assert storage() == {}
-        storage().clear()
-        assert make() is one
-        await aclose()
-        assert make() is make() is not one
-
-    run(main())
+    one = make()
+    assert storage() == {}
+    storage().clear()
+    assert make() is one
+    await aclose()
+    assert make() is make() is not one
 
 
-def test_singletons_may_use_each_other(run: Run) -> None:
+@on_each_loop
+async def test_singletons_may_use_each_other() -> None:
     """A factory may call other singletons, and itself with other arguments."""
 
     @singleton
@@ -354,40 +328,31 @@ def test_singletons_may_use_each_other(run: Run) -> None:
     def factorial(number: int) -> int:
         return number * factorial(number - 1) if number else 1
 
-    async def main() -> None:
-        assert pool("a")[1] is pool("b")[1] is settings()
-        assert factorial(20) == 2432902008176640000
-
-    run(main())
+    assert pool("a")[1] is pool("b")[1] is settings()
+    assert factorial(20) == 2432902008176640000
 
 
-def test_a_factory_that_makes_its_own_call_gets_one_value(run: Run) -> None:
+@on_each_loop
+async def test_a_factory_that_makes_its_own_call_gets_one_value(log: list[str]) -> list[str]:
     """If a factory makes the same call that it is running for, both calls return the same value."""
-    depth = 0
+    inner: list[Made] = []
 
     @singleton
     def make() -> Made:
-        nonlocal depth
-        depth += 1
-        if depth == 1:
+        log.append("run")
+        if len(log) == 1:
             inner.append(make())
         return Made()
 
-    inner: list[Made] = []
-
-    async def main() -> None:
-        outer = make()
-        assert outer is inner[0]
-        assert make() is outer
-
-    run(main())
-    assert depth == 2
+    assert make() is make() is inner[0]
+    return ["run", "run"]
 
 
 variable: contextvars.ContextVar[str] = contextvars.ContextVar("variable", default="unset")
 
 
-def test_the_factory_runs_in_the_callers_task_and_context(run: Run) -> None:
+@on_each_loop
+async def test_the_factory_runs_in_the_callers_task_and_context() -> None:
     """The first caller's task runs the factory, at once, in the caller's own context."""
     seen: list[tuple[object, str]] = []
 
@@ -403,10 +368,7 @@ def test_the_factory_runs_in_the_callers_task_and_context(run: Run) -> None:
         assert seen == [(asyncio.current_task(), "by the caller")]
         assert variable.get() == "by the factory"
 
-    async def main() -> None:
-        await asyncio.create_task(first())
-        make()
-        assert len(seen) == 1
-        assert variable.get() == "unset"
-
-    run(main())
+    await asyncio.create_task(first())
+    make()
+    assert len(seen) == 1
+    assert variable.get() == "unset"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import threading
 import weakref
 from collections.abc import Callable
@@ -12,37 +11,36 @@ from typing import Any
 import pytest
 
 import asyncio_loop_local
+import collector
 from asyncio_loop_local import LockingDict, LoopLocalStorage, aclose, storage
 from conftest import Run
+from recording import in_threads, on_each_loop
 
 
-def test_a_loop_has_one_dict(run: Run) -> None:
+@on_each_loop
+async def test_a_loop_has_one_dict() -> None:
     """Every call, in every task and callback of a loop, gives the same dict; it does all that a dict does."""
+    own = storage()
+    assert type(own) is LoopLocalStorage
+    assert isinstance(own, dict)
+    own["a"] = 1
 
-    async def main() -> None:
-        own = storage()
-        assert type(own) is LoopLocalStorage
-        assert isinstance(own, dict)
-        own["a"] = 1
+    async def in_a_task() -> LoopLocalStorage:
+        return storage()
 
-        async def in_a_task() -> LoopLocalStorage:
-            return storage()
-
-        assert await asyncio.create_task(in_a_task()) is own
-        called: asyncio.Future[LoopLocalStorage] = asyncio.get_running_loop().create_future()
-        asyncio.get_running_loop().call_soon(lambda: called.set_result(storage()))
-        assert await called is own
-        assert storage() == {"a": 1}
-        own |= {"b": 2}
-        own.setdefault("c", []).append(3)
-        assert own == {"a": 1, "b": 2, "c": [3]}
-        assert list(own) == ["a", "b", "c"]
-        assert own.pop("a") == 1
-        assert own.get("a", "default") == "default"
-        with pytest.raises(KeyError):
-            own["a"]
-
-    run(main())
+    assert await asyncio.create_task(in_a_task()) is own
+    called: asyncio.Future[LoopLocalStorage] = asyncio.get_running_loop().create_future()
+    asyncio.get_running_loop().call_soon(lambda: called.set_result(storage()))
+    assert await called is own
+    assert storage() == {"a": 1}
+    own |= {"b": 2}
+    own.setdefault("c", []).append(3)
+    assert own == {"a": 1, "b": 2, "c": [3]}
+    assert list(own) == ["a", "b", "c"]
+    assert own.pop("a") == 1
+    assert own.get("a", "default") == "default"
+    with pytest.raises(KeyError):
+        own["a"]
 
 
 def test_it_is_found_at_its_older_place() -> None:
@@ -72,13 +70,8 @@ def test_every_loop_has_its_own(run: Run) -> None:
         found.append(own)
         barrier.wait(10)
 
-    threads = [threading.Thread(target=lambda: run(meet())) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(found) == 2
-    assert found[0] is not found[1]
+    in_threads(*[lambda: run(meet())] * 2)
+    assert len(set(map(id, found))) == 2
 
 
 def test_several_runs_of_one_loop_share_it() -> None:
@@ -111,24 +104,18 @@ def test_its_values_are_freed_when_the_loop_ends(run: Run) -> None:
         storage().update(loop=asyncio.get_running_loop(), thing=thing)
         return [weakref.ref(thing), weakref.ref(storage())]
 
-    gc.disable()
-    try:
+    with collector.disabled():
         assert [ref() for ref in run(main())] == [None, None]
-    finally:
-        gc.enable()
 
 
-def test_aclose_empties_it(run: Run) -> None:
+@on_each_loop
+async def test_aclose_empties_it() -> None:
     """After `aclose` the dict is empty, and still the same object."""
-
-    async def main() -> None:
-        own = storage()
-        own["a"] = 1
-        await aclose()
-        assert own == {}
-        assert storage() is own
-
-    run(main())
+    own = storage()
+    own["a"] = 1
+    await aclose()
+    assert own == {}
+    assert storage() is own
 
 
 # LockingDict
@@ -162,28 +149,26 @@ class Careful(LockingDict[str, int]):
 @pytest.mark.parametrize(
     "make", [LockingDict[str, int], lambda: LockingDict(count=0), Careful], ids=["empty", "full", "subclass"]
 )
-def test_a_block_locks_the_dict_and_gets_it(run: Run, make: Callable[[], LockingDict[str, int]]) -> None:
+@on_each_loop
+async def test_a_block_locks_the_dict_and_gets_it(make: Callable[[], LockingDict[str, int]]) -> None:
     """`async with storage()["careful"] as d:` locks the dict, empty or not, for the block, and gives the dict itself."""
 
-    async def main() -> None:
-        storage()["careful"] = made = make()
-        assert repr(made) == f"<{type(made).__name__} {dict(made)} [unlocked]>"
-        async with storage()["careful"] as careful:
-            assert careful is made
-            assert made.locked()
-            made["count"] = made.get("count", 0) + 1  # the lock is only for those who ask for it
-            assert list(made.items()) == [("count", 1)]
-            assert repr(made) == f"<{type(made).__name__} {{'count': 1}} [locked]>"
-        assert not made.locked()
-        assert made == {"count": 1}
-        assert not isinstance(made, Careful) or made.name == "n"
-
-    run(main())
+    storage()["careful"] = made = make()
+    assert repr(made) == f"<{type(made).__name__} {dict(made)} [unlocked]>"
+    async with storage()["careful"] as careful:
+        assert careful is made
+        assert made.locked()
+        made["count"] = made.get("count", 0) + 1  # the lock is only for those who ask for it
+        assert list(made.items()) == [("count", 1)]
+        assert repr(made) == f"<{type(made).__name__} {{'count': 1}} [locked]>"
+    assert not made.locked()
+    assert made == {"count": 1}
+    assert not isinstance(made, Careful) or made.name == "n"
 
 
-def test_two_tasks_exclude_each_other(run: Run) -> None:
+@on_each_loop
+async def test_two_tasks_exclude_each_other(log: list[str]) -> list[str]:
     """While one task is in its block, others wait; they enter in the order in which they came."""
-    log: list[str] = []
 
     async def use(name: str, careful: LockingDict[str, int]) -> None:
         async with careful:
@@ -193,74 +178,62 @@ def test_two_tasks_exclude_each_other(run: Run) -> None:
             careful["count"] = count + 1
             log.append(f"{name} out")
 
-    async def main() -> None:
-        careful = LockingDict[str, int](count=0)
-        await asyncio.gather(*(use(name, careful) for name in "abc"))
-        assert careful == {"count": 3}
-        assert not careful.locked()
-
-    run(main())
-    assert log == ["a in", "a out", "b in", "b out", "c in", "c out"]
+    careful = LockingDict[str, int](count=0)
+    await asyncio.gather(*(use(name, careful) for name in "abc"))
+    assert careful == {"count": 3}
+    assert not careful.locked()
+    return ["a in", "a out", "b in", "b out", "c in", "c out"]
 
 
-def test_a_cancelled_waiter_leaves_the_lock_to_the_others(run: Run) -> None:
+@on_each_loop
+async def test_a_cancelled_waiter_leaves_the_lock_to_the_others() -> None:
     """A task that is cancelled while it waits does not keep the next one waiting."""
+    careful = LockingDict[str, int](entered=0)
+    asked = [asyncio.Event(), asyncio.Event()]
 
-    async def main() -> None:
-        careful = LockingDict[str, int](entered=0)
-        asked = [asyncio.Event(), asyncio.Event()]
-
-        async def use(event: asyncio.Event) -> None:
-            event.set()
-            async with careful:
-                careful["entered"] += 1
-
+    async def use(event: asyncio.Event) -> None:
+        event.set()
         async with careful:
-            first = asyncio.create_task(use(asked[0]))
-            await asked[0].wait()
-            second = asyncio.create_task(use(asked[1]))
-            await asked[1].wait()
-            first.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await first
-            assert careful.locked()
-        await second
-        assert careful == {"entered": 1}
-        assert not careful.locked()
+            careful["entered"] += 1
 
-    run(main())
+    async with careful:
+        first = asyncio.create_task(use(asked[0]))
+        await asked[0].wait()
+        second = asyncio.create_task(use(asked[1]))
+        await asked[1].wait()
+        first.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert careful.locked()
+    await second
+    assert careful == {"entered": 1}
+    assert not careful.locked()
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, asyncio.CancelledError])
-def test_an_error_in_the_block_unlocks(run: Run, error: type[BaseException]) -> None:
+@on_each_loop
+async def test_an_error_in_the_block_unlocks(error: type[BaseException]) -> None:
     """The block's error is raised, its changes stay, and the lock is free."""
-
-    async def main() -> None:
-        careful = LockingDict[str, int]()
-        with pytest.raises(error):
-            async with careful:
-                careful["a"] = 1
-                raise error
-        assert not careful.locked()
-        assert careful == {"a": 1}
+    careful = LockingDict[str, int]()
+    with pytest.raises(error):
         async with careful:
-            assert careful.locked()
-
-    run(main())
-
-
-def test_it_locks_by_hand_as_an_asyncio_lock_does(run: Run) -> None:
-    """acquire() and release() are the lock's own."""
-
-    async def main() -> None:
-        careful = LockingDict[str, int]()
-        assert await careful.acquire()
+            careful["a"] = 1
+            raise error
+    assert not careful.locked()
+    assert careful == {"a": 1}
+    async with careful:
         assert careful.locked()
-        careful.release()
-        with pytest.raises(RuntimeError, match="not acquired"):
-            careful.release()
 
-    run(main())
+
+@on_each_loop
+async def test_it_locks_by_hand_as_an_asyncio_lock_does() -> None:
+    """acquire() and release() are the lock's own."""
+    careful = LockingDict[str, int]()
+    assert await careful.acquire()
+    assert careful.locked()
+    careful.release()
+    with pytest.raises(RuntimeError, match="not acquired"):
+        careful.release()
 
 
 def test_a_second_loop_that_has_to_wait_for_it_is_refused() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import gc
 import re
 import threading
 import weakref
@@ -14,8 +13,10 @@ from unittest.mock import ANY
 
 import pytest
 
+import collector
 from asyncio_loop_local import LoopVar, Token, aclose, storage
 from conftest import Run
+from recording import in_threads, on_each_loop
 
 Note = Callable[[Callable[[], object]], None]
 
@@ -112,7 +113,8 @@ def wrong_arguments(make: Any, _note: Note) -> None:
         *(read_only, wrong_arguments),
     ],
 )
-def test_it_behaves_as_a_context_variable(run: Run, scenario: Callable[[Any, Note], None]) -> None:
+@on_each_loop
+async def test_it_behaves_as_a_context_variable(scenario: Callable[[Any, Note], None]) -> None:
     """Values, reprs, and the types and texts of errors are those of a `ContextVar`."""
 
     def observe(make: Any) -> list[str]:
@@ -127,10 +129,7 @@ def test_it_behaves_as_a_context_variable(run: Run, scenario: Callable[[Any, Not
         scenario(make, note)
         return noted
 
-    async def main() -> None:
-        assert observe(LoopVar) == observe(ContextVar)
-
-    run(main())
+    assert observe(LoopVar) == observe(ContextVar)
 
 
 def test_a_token_of_another_loop(run: Run) -> None:
@@ -154,16 +153,14 @@ def test_a_token_of_another_loop(run: Run) -> None:
     run(main())
 
 
-def test_a_token_of_a_context_variable_is_not_one_of_a_loop_variable(run: Run) -> None:
+@on_each_loop
+async def test_a_token_of_a_context_variable_is_not_one_of_a_loop_variable() -> None:
     """The two kinds of token are not mistaken for each other."""
     var, context_var = LoopVar[int]("v"), ContextVar[int]("v")
 
-    async def main() -> None:
-        theirs: Any = context_var.set(1)
-        with pytest.raises(TypeError, match="expected an instance of Token, got <Token var=<ContextVar name='v'"):
-            var.reset(theirs)
-
-    run(main())
+    theirs: Any = context_var.set(1)
+    with pytest.raises(TypeError, match="expected an instance of Token, got <Token var=<ContextVar name='v'"):
+        var.reset(theirs)
 
 
 # Values: the static types are true at run time.
@@ -197,30 +194,27 @@ def test_get_gives_the_set_value_or_a_default(run: Run) -> None:
     run(main())
 
 
-def test_all_tasks_of_a_loop_share_the_value(run: Run) -> None:
-    """A value or `reset` of one task is seen by every task and callback of the loop, in whatever context."""
+@on_each_loop
+async def test_all_tasks_of_a_loop_share_the_value(log: list[str]) -> list[str]:
+    """A value or `reset` of one task is log by every task and callback of the loop, in whatever context."""
     var = LoopVar("shared", default="default")
-    seen: list[str] = []
 
-    async def main() -> None:
-        async def setter() -> Token[str]:
-            return var.set("set")
+    async def setter() -> Token[str]:
+        return var.set("set")
 
-        token = await asyncio.create_task(setter())
-        assert var.get() == "set"
-        heard = asyncio.Event()
+    token = await asyncio.create_task(setter())
+    assert var.get() == "set"
+    heard = asyncio.Event()
 
-        def callback() -> None:
-            seen.append(var.get())
-            heard.set()
+    def callback() -> None:
+        log.append(var.get())
+        heard.set()
 
-        asyncio.get_running_loop().call_soon(callback, context=copy_context())
-        await heard.wait()
-        var.reset(token)
-        assert var.get() == "default"
-
-    run(main())
-    assert seen == ["set"]
+    asyncio.get_running_loop().call_soon(callback, context=copy_context())
+    await heard.wait()
+    var.reset(token)
+    assert var.get() == "default"
+    return ["set"]
 
 
 def test_each_loop_has_its_own_value(run: Run) -> None:
@@ -236,29 +230,20 @@ def test_each_loop_has_its_own_value(run: Run) -> None:
         both.wait(30)
         got[value] = var.get()
 
-    def in_thread(value: int) -> None:
-        run(main(value))
-
     for _ in range(2):
-        threads = [threading.Thread(target=in_thread, args=(value,)) for value in (1, 2)]
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        in_threads(lambda: run(main(1)), lambda: run(main(2)))
     assert got == {1: 1, 2: 2}
 
 
-def test_two_variables_of_one_name_are_two(run: Run) -> None:
+@on_each_loop
+async def test_two_variables_of_one_name_are_two() -> None:
     """Variables of the same name are separate, and do not collide with the users' own keys in `storage`."""
     one, other = LoopVar[int]("same"), LoopVar[int]("same")
 
-    async def main() -> None:
-        storage()["same"] = "a user's own"
-        one.set(1)
-        other.set(2)
-        assert (one.get(), other.get(), storage()["same"]) == (1, 2, "a user's own")
-
-    run(main())
+    storage()["same"] = "a user's own"
+    one.set(1)
+    other.set(2)
+    assert (one.get(), other.get(), storage()["same"]) == (1, 2, "a user's own")
 
 
 # Factories.
@@ -292,7 +277,8 @@ def test_the_factory_makes_the_value_once_per_loop(run: Run) -> None:
     assert first is not second
 
 
-def test_the_factory_runs_only_if_it_is_needed(run: Run) -> None:
+@on_each_loop
+async def test_the_factory_runs_only_if_it_is_needed() -> None:
     """A set value, or the default of `get`, makes the factory unnecessary."""
 
     def factory() -> int:
@@ -300,15 +286,13 @@ def test_the_factory_runs_only_if_it_is_needed(run: Run) -> None:
 
     var = LoopVar("lazy", factory=factory)
 
-    async def main() -> None:
-        assert var.get(7) == 7
-        var.set(1)
-        assert var.get() == 1
-
-    run(main())
+    assert var.get(7) == 7
+    var.set(1)
+    assert var.get() == 1
 
 
-def test_an_error_of_the_factory_is_not_remembered(run: Run) -> None:
+@on_each_loop
+async def test_an_error_of_the_factory_is_not_remembered() -> None:
     """`get` raises the factory's error, and the next `get` calls the factory again."""
     calls: list[int] = []
 
@@ -320,15 +304,13 @@ def test_an_error_of_the_factory_is_not_remembered(run: Run) -> None:
 
     var = LoopVar("frail", factory=factory)
 
-    async def main() -> None:
-        with pytest.raises(ValueError, match="first"):
-            var.get()
-        assert var.get() == 2
-
-    run(main())
+    with pytest.raises(ValueError, match="first"):
+        var.get()
+    assert var.get() == 2
 
 
-def test_a_factory_may_set_its_own_variable(run: Run) -> None:
+@on_each_loop
+async def test_a_factory_may_set_its_own_variable() -> None:
     """A value that the factory itself sets while it runs is the variable's value, not the factory's result."""
     var: LoopVar[str]
 
@@ -338,28 +320,23 @@ def test_a_factory_may_set_its_own_variable(run: Run) -> None:
 
     var = LoopVar("own", factory=factory)
 
-    async def main() -> None:
-        assert [var.get(), var.get()] == ["set by the factory"] * 2
-
-    run(main())
+    assert [var.get(), var.get()] == ["set by the factory"] * 2
 
 
-def test_reset_and_aclose_bring_the_default_and_the_factory_back(run: Run) -> None:
+@on_each_loop
+async def test_reset_and_aclose_bring_the_default_and_the_factory_back() -> None:
     """After a `reset` to no value, and after `aclose`, the default counts again, and the factory makes a new value."""
     with_default = LoopVar("a", default=1)
     with_factory = LoopVar("b", factory=lambda: object())
 
-    async def main() -> None:
-        with_default.reset(with_default.set(5))
-        with_factory.reset(with_factory.set(object()))
-        made = with_factory.get()
-        assert with_default.get() == 1
-        with_default.set(5)
-        await aclose()
-        assert with_default.get() == 1
-        assert with_factory.get() is not made
-
-    run(main())
+    with_default.reset(with_default.set(5))
+    with_factory.reset(with_factory.set(object()))
+    made = with_factory.get()
+    assert with_default.get() == 1
+    with_default.set(5)
+    await aclose()
+    assert with_default.get() == 1
+    assert with_factory.get() is not made
 
 
 # Errors, and how long values live.
@@ -415,23 +392,16 @@ def test_values_go_with_their_loop(run: Run) -> None:
         refs.extend([weakref.ref(var.get()), weakref.ref(storage())])
         return token
 
-    gc.collect()
-    gc.disable()
-    try:
+    with collector.disabled():
         token = run(main())
         assert [ref() for ref in refs] == [None, None]
-    finally:
-        gc.enable()
     assert token.old_value is Token.MISSING
 
 
-def test_reset_restores_a_value_that_equals_everything(run: Run) -> None:
+@on_each_loop
+async def test_reset_restores_a_value_that_equals_everything() -> None:
     """Whether there was a value before is not a question of ``==``, which a value may answer as it likes."""
-
-    async def main() -> None:
-        var = LoopVar[Any]("v")
-        var.set(ANY)
-        var.reset(var.set(1))
-        assert var.get(None) is ANY
-
-    run(main())
+    var = LoopVar[Any]("v")
+    var.set(ANY)
+    var.reset(var.set(1))
+    assert var.get(None) is ANY
