@@ -586,35 +586,60 @@ async def test_it_outlives_a_resource_that_uses_it(maker: Maker) -> None:
 
 @each_closing_kind
 @on_each_loop
-async def test_a_resource_that_asks_again_uses_both(maker: Maker) -> None:
-    """A resource that has got an old value and then a new one is ended before both of them."""
-    renew = asyncio.Event()
-    renewed = asyncio.Event()
+async def test_a_resource_that_asks_again_uses_the_new_value_alone(maker: Maker) -> None:
+    """However often a worker of a resource asks anew, the old values are exited, and only the last one outlives the resource."""
 
     @asynccontextmanager
     async def service() -> AsyncGenerator[None]:
-        async def serve() -> None:
-            await renew.wait()
-            tokens.append(await maker.get())
-            renewed.set()
+        async def work() -> None:
+            for _ in range(5):
+                token = await maker.get()
+                await turns()
+                token.is_good = False
+            worked.set()
 
-        tokens = [await maker.get()]
-        task = asyncio.create_task(serve())
+        worked = asyncio.Event()
+        worker = asyncio.create_task(work())
+        await worked.wait()
         yield
-        await task
-        assert tokens == maker.made[:2]
-        assert not any(token.closed for token in tokens)
+        await worker
+        assert maker.closed == [1, 1, 1, 1, 0]
 
     await enter(service())
-    maker.made[0].is_good = False
-    renew.set()
-    await renewed.wait()
-    maker.made[1].is_good = False
-    await maker.get()
     await turns()
-    assert maker.closed == [0, 0, 0]
-    await aclose()
-    assert maker.closed == [1, 1, 1]
+    assert maker.closed == [1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("maker", ["sticky", "sticky, key="], indirect=True)
+@on_each_loop
+async def test_a_block_of_a_resource_keeps_its_value_when_the_resource_asks_again(maker: Maker) -> None:
+    """Another task of the resource gets a new value; the old one is exited when the block is left, and not before."""
+    asked, may_leave = asyncio.Event(), asyncio.Event()
+
+    @asynccontextmanager
+    async def service() -> AsyncGenerator[None]:
+        async def hold() -> None:
+            async with maker.make("u"):
+                await may_leave.wait()
+                assert maker.closed == [0, 0]
+
+        async def ask() -> None:
+            maker.made[0].is_good = False
+            await maker.get()
+            asked.set()
+
+        holding = asyncio.create_task(hold())
+        await turns()
+        asking = asyncio.create_task(ask())
+        yield
+        await asyncio.gather(holding, asking)
+
+    await enter(service())
+    await asked.wait()
+    await turns()
+    may_leave.set()
+    await turns()
+    assert maker.closed == [1, 0]
 
 
 @each_closing_kind

@@ -100,10 +100,10 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = Non
     in the order of exits, after each resource whose code has got it. The factory runs in the context in which
     the value will be closed, and the tasks that it starts live as long as the value. What failed has nothing to close.
 
-    ``valid`` is called with the value at each later call (of a coroutine function: at each later await). If it returns something
-    false, the value is forgotten as by `release`, and made anew, once, however many ask; ``close`` then closes the old one, as
-    soon as nothing open uses it. An error of ``valid`` is raised to the caller, and changes nothing. Where ``valid`` itself makes
-    the same call, it gets the value in question.
+    ``valid`` is called with the value at each later call (of a coroutine function: at each later await). If it returns
+    something false, the value is forgotten as by `release`, and made anew, once, however many ask; ``close`` then closes the
+    old one, as soon as nothing open uses it; what has asked again uses the new value alone. An error of ``valid`` is raised to
+    the caller, and changes nothing. Where ``valid`` itself makes the same call, it gets the value in question.
 
     :raises TypeError: if ``factory``, ``key``, ``close`` or ``valid`` cannot be called, if ``key`` or ``valid`` is a coroutine
         function, or ``close`` an async generator function. By the function: if an argument can be no part of a key, or if

@@ -132,8 +132,8 @@ def sticky_singleton_acm(factory: Any = _NOT_GIVEN, /, *, key: Any = None, valid
     ``valid`` is called with the value by each block that begins when the value is there already; blocks that wait for its
     entering do not ask. If it returns something false, the block gets a new value, as do all that begin afterwards, however
     many at once. Blocks that hold the old one go on with it; it is exited when the last of them is left, and nothing open uses
-    it any more. An error of ``valid`` is raised by the block, and changes nothing. Where ``valid`` itself runs such a block,
-    that gets the value in question.
+    it any more; what has asked again uses the new value alone. An error of ``valid`` is raised by the block, and changes
+    nothing. Where ``valid`` itself runs such a block, that gets the value in question.
 
     :raises TypeError: if ``factory``, ``key`` or ``valid`` cannot be called, ``key`` or ``valid`` is a coroutine function, or
         ``factory`` is an async generator function without ``@contextlib.asynccontextmanager``. By the function: if an argument
