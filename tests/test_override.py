@@ -923,3 +923,17 @@ def test_it_keeps_no_loop_alive(new_loop: NewLoop) -> None:
             ref = weakref.ref(loop)
             del loop
             assert ref() is None
+
+
+@on_each_loop
+async def test_one_block_may_be_entered_again() -> None:
+    """The object that `override` returns may be entered in its own block, and after it; each leaving ends one."""
+    make = singleton(object)
+    own = make()
+    replaced = override(make, list[object])
+    for _ in range(2):
+        with replaced:
+            with replaced:
+                assert make() == []
+            assert make() == []
+        assert make() is own

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 import threading
-from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any, Generic, ParamSpec, TypeVar, overload
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Generic, Never, ParamSpec, TypeVar, overload
 
 from ._cpython import running_loop_or_none, signature
 from ._loop_state import attached_states
@@ -13,7 +13,7 @@ from ._names import describe_factory, name_of
 from ._wrapped_factory import WrappedFactory, cell_of, look_like
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
     from types import CellType, TracebackType
 
@@ -106,7 +106,7 @@ def override(factory: Any, replacement: Any, /) -> Any:
         replacement = _without_class(replacement)
     if inspect.iscoroutinefunction(cell.cell_contents.call):
         replacement = _coroutine_function(replacement, cell.cell_contents.call)
-    return _overridden(cell, replacement)
+    return _Block(cell, replacement)
 
 
 def _without_class(replacement: Callable[..., Any]) -> Callable[..., Any]:
@@ -143,16 +143,26 @@ def _coroutine_function(replacement: Callable[..., Any], factory: Callable[..., 
     return of_replacement
 
 
-@contextmanager
-def _overridden(cell: CellType, replacement: Callable[..., Any]) -> Generator[None]:
-    with _lock:
-        own: WrappedFactory = cell.cell_contents.replaced_by(replacement)
-        cell.cell_contents = own
-    try:
-        yield
-    finally:
+class _Block:
+    """The block of `override`."""
+
+    __slots__ = ("_begun", "_cell", "_replacement")
+
+    def __init__(self, cell: CellType, replacement: Callable[..., Any]) -> None:
+        self._cell = cell
+        self._replacement = replacement
+        self._begun: list[WrappedFactory] = []  # several, if the block is entered again in itself
+
+    def __enter__(self) -> None:
         with _lock:
-            _take_out(cell, own)
+            own: WrappedFactory = self._cell.cell_contents.replaced_by(self._replacement)
+            self._cell.cell_contents = own
+        self._begun.append(own)
+
+    def __exit__(self, *_error: object) -> None:
+        own = self._begun.pop()
+        with _lock:
+            _take_out(self._cell, own)
         for state in attached_states():
             if own not in state.caches:
                 continue
@@ -161,6 +171,10 @@ def _overridden(cell: CellType, replacement: Callable[..., Any]) -> Generator[No
             else:
                 with suppress(RuntimeError):  # it has just been closed
                     state.loop.call_soon_threadsafe(state.retire, own)
+
+    def __call__(self, *_args: object, **_kwargs: object) -> Never:
+        # As a decorator of a coroutine function, it would be over before that first awaits.
+        raise TypeError("override() is no decorator: write 'with override(factory, replacement):' in the function")
 
 
 def _take_out(cell: CellType, own: WrappedFactory) -> None:

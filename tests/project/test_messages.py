@@ -272,6 +272,7 @@ CASES.update(
         "override of a property": lambda: wrong.override(Service.address, print),
         "override of a method": lambda: wrong.override(Service().client, database),
         "override by a value": lambda: wrong.override(wrong.singleton(database), 3),
+        "override as a decorator": lambda: wrong.override(wrong.singleton(database), database)(print),
     }
 )
 
