@@ -9,7 +9,7 @@ import logging
 import os
 import pickle
 import re
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Coroutine, Generator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -940,3 +940,49 @@ async def test_a_factory_that_makes_its_own_call_in_a_resources_code(log: list[s
     await ask()
     await turns()
     return [*closes("outer"), *USER, *closes("inner")]
+
+
+class Connecting(Coroutine[Any, Any, str]):
+    """What some libraries return from connect(): a coroutine to be awaited once, or to be entered."""
+
+    def __init__(self) -> None:
+        self.is_closed = False
+
+    def send(self, value: object) -> object:
+        raise StopIteration("connection")
+
+    def throw(self, *_error: object) -> object:
+        raise NotImplementedError
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    def __await__(self) -> Generator[Any, Any, str]:
+        yield from ()
+        return "connection"
+
+    async def __aenter__(self) -> str:
+        return await self
+
+    async def __aexit__(self, *_error: object) -> None:
+        """Closes the connection."""
+
+
+@on_each_loop
+async def test_what_is_to_be_awaited_once_or_entered_is_refused(log: list[str]) -> list[str]:
+    """The value that it gives would not be what is closed, so the error says what to write; that works."""
+    made: list[Connecting] = []
+
+    def connect() -> Connecting:
+        made.append(Connecting())
+        return made[-1]
+
+    async def connected() -> str:
+        return await connect()
+
+    with pytest.raises(TypeError, match=r"wrap .*connect with sticky_singleton_acm\(\), or a coroutine function that awaits"):
+        singleton(connect, close=log.append)()
+    assert made.pop().is_closed
+    assert resources() == ()
+    assert await singleton(connected, close=log.append)() == "connection"
+    return ["connection"]

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import inspect
 from asyncio import get_running_loop
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
+from ._names import name_of, qualified_name
 from ._resource import Resource, close_by
 from ._shared_coroutine import FirstCoroutine, ReusableCoroutine, first_coroutine, is_coroutine
 from ._sticky_acm import StickyCall, sticky_call
 from ._wait_graph import running_node
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Generator
+    from collections.abc import Callable, Generator
 
     from ._loop_cache import CacheEntry
 
@@ -85,7 +88,7 @@ def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper
     resource: Resource[Any] = Resource(entry.exits, None, entry)
     since = entry.exits.loop.time()
     with entry.exits.undisturbed():
-        value = resource.run_factory(entry.call_factory)
+        value = resource.run_factory(partial(_value_to_be_closed, entry))
         if is_coroutine(value, or_shared=True):
             return _coroutine_to_be_closed(value, resource, entry, close, wrapper)
         entry.resource, entry.valid = resource, entry.factory.valid
@@ -93,6 +96,19 @@ def made_to_be_closed(entry: CacheEntry, close: Callable[[Any], object], wrapper
         node = running_node()
         if node is not None:
             resource.note_user(node)
+    return value
+
+
+def _value_to_be_closed(entry: CacheEntry) -> Any:
+    value: Any = entry.call_factory()
+    kind = cast("type[object]", type(value))
+    if hasattr(kind, "__aenter__") and isinstance(value, Coroutine):
+        value.close()  # or it would warn that it was never awaited
+        name = name_of(entry.factory.call)
+        raise TypeError(
+            f"{name}() returned an object of class {qualified_name(kind)}, which is to be awaited or entered, once, and is no "
+            f"value for close=…: wrap {name} with sticky_singleton_acm(), or a coroutine function that awaits {name}(…)"
+        )
     return value
 
 

@@ -107,7 +107,7 @@ def singleton(factory: Any = _NOT_GIVEN, /, *, key: Any = None, close: Any = Non
 
     :raises TypeError: if ``factory``, ``key``, ``close`` or ``valid`` cannot be called, if ``key`` or ``valid`` is a coroutine
         function, or ``close`` an async generator function. By the function: if an argument can be no part of a key, or if
-        ``valid`` returned an awaitable.
+        ``valid`` returned an awaitable, or if what is to be closed is rather to be awaited or entered, once.
     :raises RuntimeError: by the function: if no event loop is running, unless it is a coroutine function. By awaiting: if the
         run would wait for itself.
     """

@@ -11,7 +11,7 @@ import sys
 import textwrap
 import warnings
 from array import array
-from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Generator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from contextvars import ContextVar
 from functools import partial
@@ -289,6 +289,20 @@ def valid_returns_an_awaitable() -> None:
     make = wrong.singleton(lambda: "a value", valid=lambda _: coroutine_function())  # pyright: ignore[reportUnknownLambdaType]
     make()
     make()
+
+
+@case
+def close_of_what_is_to_be_awaited_or_entered() -> None:
+    class Connecting(Coroutine[Any, Any, None]):
+        send = throw = __await__ = __aenter__ = database  # type: ignore[assignment]  # none is called
+
+        def close(self) -> None:
+            """Is called, or it would warn."""
+
+    def connect() -> Connecting:
+        return Connecting()
+
+    wrong.singleton(connect, close=len)()
 
 
 @case
