@@ -15,7 +15,7 @@ layer  modules
        ``_escape``, ``_closed``
 2      ``_freshness``: which classes make new objects; ``_call_site``: where a call stands;
        ``_shared_values``: what gives a value that is shared
-1      ``_hashability``: which types can be part of a key
+1      ``_hashability``: which types can be part of a key; ``_bindings``: what sets a variable
 0      ``_marker``: the mark on the types of the library's functions; ``_symbols``: look-up of names;
        ``_class_statement``: the notes on classes; ``_tree``: parts of a syntax tree; ``_reporting``: the error codes
 =====  ==================================================================================================

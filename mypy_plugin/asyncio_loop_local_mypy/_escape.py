@@ -1,14 +1,33 @@
-"""``loop-local-escape``: ``asyncio.run`` that returns a value which is closed when it returns."""
+"""``loop-local-escape``: a run of a loop that returns a value which is closed with that loop."""
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from mypy.nodes import AwaitExpr, CallExpr, ComparisonExpr, ExpressionStmt, FuncDef, FuncItem, NameExpr, RefExpr, ReturnStmt, Var
+from mypy.nodes import (
+    AssignmentStmt,
+    CallExpr,
+    ComparisonExpr,
+    ConditionalExpr,
+    DictExpr,
+    ExpressionStmt,
+    FuncItem,
+    ListExpr,
+    MemberExpr,
+    NameExpr,
+    RefExpr,
+    ReturnStmt,
+    SetExpr,
+    TupleExpr,
+    Var,
+    WithStmt,
+)
 
-from . import _shared_values
+from ._bindings import bindings
 from ._call_site import is_unreachable, path_of
 from ._marker import quoted
+from ._shared_values import SharedValues, can_be_closed
 from ._tree import parts
 
 if TYPE_CHECKING:
@@ -18,59 +37,117 @@ if TYPE_CHECKING:
     from mypy.nodes import Expression, Node
     from mypy.plugin import FunctionContext, MethodContext
 
-RUN = frozenset({"asyncio.run", "asyncio.runners.run"})
+_RUN = {
+    "asyncio.run": "asyncio.run",
+    "asyncio.runners.run": "asyncio.run",
+    "uvloop.run": "uvloop.run",
+    "anyio.run": "anyio.run",
+    "anyio._core._eventloop.run": "anyio.run",
+}
+_RUNNER = frozenset({"asyncio.Runner", "asyncio.runners.Runner"})
+_RUN_OF_RUNNER = "asyncio.runners.Runner.run"
+_TAKES_A_FUNCTION = "anyio.run"
+RUN = frozenset({*_RUN, _RUN_OF_RUNNER})
 
 
-def finding(ctx: FunctionContext | MethodContext, api: TypeChecker) -> str | None:
-    """Return the error message about a call of ``asyncio.run``; None if it is not known to return a value that is closed."""
+def finding(fullname: str, ctx: FunctionContext | MethodContext, api: TypeChecker) -> str | None:
+    """Return the error message about a call of one of ``RUN``; None if it is not known to return a value that is closed."""
     call = ctx.context
-    if not isinstance(call, CallExpr) or not ctx.args[0] or not _shared_values.can_be_closed(ctx.default_return_type):
+    if not isinstance(call, CallExpr) or not ctx.args[0] or not can_be_closed(ctx.default_return_type):
         return None
-    giver = _giver(ctx.args[0][0], api)
+    shared, given, name = SharedValues(api), ctx.args[0][0], _RUN.get(fullname, "asyncio.Runner.run")
+    giver = shared.of_awaited_call(given) if name == _TAKES_A_FUNCTION else shared.of_await(given)
     path = path_of(call, api) if giver is not None else []
-    if giver is None or len(path) < 2 or _is_not_used(path[-2]) or is_unreachable(path, api):
+    if giver is None or len(path) < 2 or _is_not_used(path, api) or is_unreachable(path, api):
+        return None
+    if fullname == _RUN_OF_RUNNER and not _outlives_its_runner(call, path, api):
         return None
     return (
-        f"asyncio.run() returns the value of {quoted(giver.name)}, which is closed with its loop: "
+        f"{name}() returns the value of {quoted(giver.name)}, which is closed with its loop: "
         "use the value inside the coroutine, and return what you need of it"
     )
 
 
-def _is_not_used(node: Node) -> bool:
-    """Tell whether what is evaluated directly in a node is let go: nobody takes it, or only its identity counts."""
-    return isinstance(node, ExpressionStmt) or (isinstance(node, ComparisonExpr) and set(node.operators) <= {"is", "is not"})
+def _is_not_used(path: list[Node], api: TypeChecker) -> bool:
+    """Tell whether the value at the end of a path is let go, at once or by the variable that it is assigned to."""
+    *_, node, _value = path
+    if isinstance(node, AssignmentStmt) and len(node.lvalues) == 1:
+        users = [user for _, user in _uses(node.lvalues[0], path, api)]
+        return bool(users) and all(map(_lets_go, users))
+    return _lets_go(node)
 
 
-def _giver(coroutine: Expression, api: TypeChecker) -> _shared_values.Giver | None:
-    giver = _shared_values.of_await(coroutine)
-    if giver is not None:
-        return giver
-    function = coroutine.callee.node if isinstance(coroutine, CallExpr) and isinstance(coroutine.callee, RefExpr) else None
-    if not isinstance(function, FuncDef) or not function.is_coroutine or not _is_in(function, api):
+def _lets_go(user: Node) -> bool:
+    """Tell whether a node does not use what is evaluated directly in it, but as something that is closed, or by its identity."""
+    if isinstance(user, ComparisonExpr):
+        return set(user.operators) <= {"is", "is not"}
+    return isinstance(user, ExpressionStmt) or (
+        isinstance(user, MemberExpr) and ("closed" in user.name or "closing" in user.name)
+    )
+
+
+def _outlives_its_runner(call: CallExpr, path: list[Node], api: TypeChecker) -> bool:
+    """Tell whether the value of ``runner.run()`` is used after the block of the runner, or there is none.
+
+    In the block, the loop is open, and so is the value.
+    """
+    runner = call.callee.expr if isinstance(call.callee, MemberExpr) else None
+    if isinstance(runner, CallExpr):
+        return _makes_runner(runner)
+    block = _block_of(runner, path)
+    if block is None:
+        return False
+    statement, *inside = path[path.index(block) + 2 :]  # of the block and its list of statements
+    for node, part in pairwise([statement, *inside]):
+        if isinstance(node, ReturnStmt):
+            return all(isinstance(each, _PASSING_ON) for each in inside[inside.index(part) : -1])
+        if isinstance(node, AssignmentStmt) and part is call and len(node.lvalues) == 1:
+            return _is_used_after(block, node.lvalues[0], path, api)
+    return False
+
+
+_PASSING_ON = (TupleExpr, ListExpr, SetExpr, DictExpr, ConditionalExpr)
+
+
+def _makes_runner(call: CallExpr) -> bool:
+    return isinstance(call.callee, RefExpr) and call.callee.fullname in _RUNNER
+
+
+def _block_of(runner: Expression | None, path: list[Node]) -> WithStmt | None:
+    """Return the block that ends a runner, if the runner was made for it."""
+    if not isinstance(runner, NameExpr):
         return None
-    return next((giver for value in _returned(function.body) if (giver := _giver_of_value(value, function))), None)
+    for node, part in pairwise(path):
+        if isinstance(node, WithStmt) and part is node.body:
+            for made, target in zip(node.expr, node.target, strict=True):
+                if isinstance(target, NameExpr) and target.node is runner.node:
+                    return node if isinstance(made, CallExpr) and _makes_runner(made) else None
+    return None
 
 
-def _is_in(function: FuncDef, api: TypeChecker) -> bool:
-    """Tell whether a function is of the module that is being checked: of those of other modules, a cache has no code."""
-    return function.fullname == f"{api.tree.fullname}.{function.name}"
+def _is_used_after(block: WithStmt, variable: Expression, path: list[Node], api: TypeChecker) -> bool:
+    """Tell whether code after a block uses a variable that only one statement sets, which is in the block."""
+    if not isinstance(variable, NameExpr) or not isinstance(variable.node, Var) or block.end_line is None:
+        return False
+    is_set_once = sum(len(list(bindings(variable.node, root))) for root in _scope(path, api)) == 1
+    return is_set_once and any(name.line > block.end_line for name, _ in _uses(variable, path, api))
 
 
-def _returned(node: Node) -> Iterator[Expression]:
+def _scope(path: list[Node], api: TypeChecker) -> list[Node]:
+    """Return the function that a path is in, or the statements of the module."""
+    return [path[0]] if isinstance(path[0], FuncItem) else list(api.tree.defs)
+
+
+def _uses(variable: Expression, path: list[Node], api: TypeChecker) -> Iterator[tuple[NameExpr, Node]]:
+    """Return the uses of a variable in the function or the module of a path, each with the node directly around it."""
+    if isinstance(variable, NameExpr) and isinstance(variable.node, Var):
+        for root in _scope(path, api):
+            yield from _uses_in(root, variable.node)
+
+
+def _uses_in(node: Node, var: Var) -> Iterator[tuple[NameExpr, Node]]:
     for part in parts(node):
-        if isinstance(part, ReturnStmt) and part.expr is not None:
-            yield part.expr
-        elif not isinstance(part, FuncItem):
-            yield from _returned(part)
-
-
-def _giver_of_value(value: Expression, function: FuncDef) -> _shared_values.Giver | None:
-    """Return what gave a value that a function returns; None if it is not sure that something shared did."""
-    if isinstance(value, AwaitExpr):
-        return _shared_values.of_await(value.expr)
-    if not isinstance(value, NameExpr) or not isinstance(value.node, Var):
-        return None
-    if any(argument.variable is value.node for argument in function.arguments):
-        return None
-    givers = list(_shared_values.bindings(value.node, function.body))
-    return givers[0] if all(givers) and givers else None
+        if not isinstance(part, NameExpr):
+            yield from _uses_in(part, var)
+        elif part.node is var and not (isinstance(node, AssignmentStmt) and part in node.lvalues):
+            yield part, node

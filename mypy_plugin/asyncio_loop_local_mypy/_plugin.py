@@ -137,7 +137,7 @@ class LoopLocalPlugin(Plugin):
         if fullname == _STATICMETHOD and ctx.arg_types[0]:
             return marked_staticmethod(ctx.default_return_type, ctx.arg_types[0][0])
         if fullname in _escape.RUN:
-            _report(_escape.finding, ESCAPE, ctx)
+            _report(partial(_escape.finding, fullname), ESCAPE, ctx)
             return ctx.default_return_type
         api = ctx.api
         if not isinstance(api, TypeChecker) or (function := self._callee_marker(fullname, ctx.context, api)) is None:

@@ -5,35 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NamedTuple
 
 from mypy.nodes import (
+    LDEF,
     AssignmentExpr,
-    AssignmentStmt,
     AwaitExpr,
     CallExpr,
-    DelStmt,
-    ForStmt,
-    ListExpr,
-    MatchStmt,
+    CastExpr,
+    Decorator,
+    FuncDef,
+    FuncItem,
+    MemberExpr,
     NameExpr,
-    OperatorAssignmentStmt,
     RefExpr,
-    StarExpr,
-    TryStmt,
-    TupleExpr,
+    ReturnStmt,
     Var,
-    WithStmt,
 )
 from mypy.types import FunctionLike, Instance, UnionType, get_proper_type
 
+from ._bindings import bindings
 from ._marker import VALID, marker_of
-from ._symbols import referred_to, variable
-from ._tree import nodes_in, parts
+from ._symbols import referred_to, type_of, variable
+from ._tree import parts
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from mypy.checker import TypeChecker
     from mypy.nodes import Expression, Node
-    from mypy.patterns import Pattern
     from mypy.types import Type
+
+    from ._bindings import Binding
 
 _STICKY_ACM = "asyncio_loop_local._sticky_acm.StickyACM"
 _ENTER = {
@@ -41,6 +41,7 @@ _ENTER = {
     for module, name in [("", "enter"), ("_enter.", "enter"), ("", "enter_once"), ("_enter.", "enter_once")]
 }
 _BLOCK_OF = {"asyncio_loop_local.sticky_acm": "sticky_acm", "asyncio_loop_local._sticky.sticky_acm": "sticky_acm"}
+_STACK = "contextlib.AsyncExitStack"
 CLOSING = ("close", "aclose")
 
 
@@ -51,83 +52,112 @@ class Giver(NamedTuple):
     has_valid: bool
 
 
-def of_block(entered: Expression) -> Giver | None:
-    """Return what ``async with`` this expression gets its value from; None if that is not known to be shared."""
-    return _called(entered, _BLOCK_OF)
+class SharedValues:
+    """What is known in the module that is being checked. Of the functions of other modules, a cache has no code."""
 
+    def __init__(self, api: TypeChecker) -> None:
+        """Take mypy's checker of the module."""
+        self._api = api
+        self._of_functions: dict[FuncDef, Giver | None] = {}
 
-def of_await(awaited: Expression) -> Giver | None:
-    """Return what ``await`` of this expression gets its value from; None if that is not known to live as long as the loop."""
-    return _called(awaited, _ENTER)
+    def of_block(self, entered: Expression) -> Giver | None:
+        """Return what ``async with`` this expression gets its value from; None if that is not known to be shared."""
+        return self._of_function(entered.callee, _BLOCK_OF) if isinstance(entered, CallExpr) else None
 
+    def of_await(self, awaited: Expression) -> Giver | None:
+        """Return what ``await`` of this expression gets its value from; None if that is not known to live as long as the loop."""
+        if not isinstance(awaited, CallExpr):
+            return None
+        if self._is_entered_into_a_stack(awaited):
+            return self.of_block(awaited.args[0])
+        return self.of_awaited_call(awaited.callee)
 
-def _called(call: Expression, functions: dict[str, str]) -> Giver | None:
-    if not isinstance(call, CallExpr) or not isinstance(call.callee, RefExpr):
+    def of_awaited_call(self, function: Expression) -> Giver | None:
+        """Return what ``await`` of a call of this function gets its value from; None if that is not known."""
+        return self._of_function(function, _ENTER) or self._of_coroutine_function(function)
+
+    def of_value(self, value: Expression) -> Giver | None:
+        """Return what gave the value of an expression, if it is no variable; None if that is not known to be shared."""
+        if isinstance(value, AwaitExpr):
+            return self.of_await(value.expr)
+        if isinstance(value, AssignmentExpr):
+            return self.of_value(value.value)
+        if isinstance(value, CallExpr) and isinstance(value.analyzed, CastExpr):
+            return self.of_value(value.analyzed.expr)
         return None
-    if call.callee.fullname in functions:
-        return Giver(functions[call.callee.fullname], has_valid=False)
-    var = variable(referred_to(call.callee))
-    function = None if var is None else get_proper_type(var.type)
-    marker = marker_of(function)
-    if marker is None or marker.is_decorator or not isinstance(function, FunctionLike):
-        return None
-    made = get_proper_type(function.items[0].ret_type)
-    is_sticky = isinstance(made, Instance) and made.type.fullname == _STICKY_ACM
-    return Giver(marker.name, marker.given == VALID) if is_sticky else None
+
+    def of_variable(self, var: Var, function: FuncItem) -> Giver | None:
+        """Return what gives a variable its value in a function; None if anything there may set it to what is not shared."""
+        if any(argument.variable is var for argument in function.arguments):
+            return None
+        givers = [self._of_binding(binding) for binding in bindings(var, function)]
+        known = [giver for giver in givers if giver is not None]
+        if not known or len(known) < len(givers):
+            return None
+        return next((giver for giver in known if giver.has_valid), known[0])
+
+    def _of_binding(self, binding: Binding) -> Giver | None:
+        if binding.entered is not None:
+            return self.of_block(binding.entered)
+        return None if binding.value is None else self.of_value(binding.value)
+
+    def _of_function(self, callee: Expression, functions: dict[str, str]) -> Giver | None:
+        """Return what gives the value of a call: one of these functions of the library, or a sticky factory."""
+        if not isinstance(callee, RefExpr):
+            return None
+        if callee.fullname in functions:
+            return Giver(functions[callee.fullname], has_valid=False)
+        var = variable(referred_to(callee, self._api))
+        function = None if var is None else get_proper_type(var.type)
+        marker = marker_of(function)
+        if marker is None or marker.is_decorator or not isinstance(function, FunctionLike):
+            return None
+        made = get_proper_type(function.items[0].ret_type)
+        is_sticky = isinstance(made, Instance) and made.type.fullname == _STICKY_ACM
+        return Giver(marker.name, marker.given == VALID) if is_sticky else None
+
+    def _is_entered_into_a_stack(self, call: CallExpr) -> bool:
+        method = call.callee
+        if not isinstance(method, MemberExpr) or method.name != "enter_async_context" or len(call.args) != 1:
+            return False
+        stack = type_of(method.expr, self._api)
+        return isinstance(stack, Instance) and stack.type.has_base(_STACK)
+
+    def _of_coroutine_function(self, callee: Expression) -> Giver | None:
+        function = self._coroutine_function(callee)
+        if function is None:
+            return None
+        if function not in self._of_functions:
+            self._of_functions[function] = None  # functions can call each other in a circle
+            givers = (self._of_returned(value, function) for value in _returned(function.body))
+            self._of_functions[function] = next((giver for giver in givers if giver is not None), None)
+        return self._of_functions[function]
+
+    def _coroutine_function(self, callee: Expression) -> FuncDef | None:
+        """Return the coroutine function of this module that a call runs."""
+        node = referred_to(callee, self._api) if isinstance(callee, RefExpr) else None
+        if isinstance(node, Decorator) and not node.decorators:  # classmethod and staticmethod are not among them
+            node = node.func
+        if not isinstance(node, FuncDef) or not node.is_coroutine or node.is_async_generator:
+            return None
+        is_local = isinstance(callee, NameExpr) and callee.kind == LDEF
+        module = node.info.module_name if node.info else node.fullname.rpartition(".")[0]
+        return node if is_local or module == self._api.tree.fullname else None
+
+    def _of_returned(self, value: Expression, function: FuncDef) -> Giver | None:
+        if not isinstance(value, NameExpr):
+            return self.of_value(value)
+        if not isinstance(value.node, Var) or value.kind != LDEF:  # other functions can set a global variable
+            return None
+        return self.of_variable(value.node, function)
 
 
-def bindings(var: Var, node: Node) -> Iterator[Giver | None]:
-    """Return what gives a variable its value, for each place in a node that sets it; None where that may be anything else."""
-    for target, giver in _set_by(node):
-        if isinstance(target, NameExpr) and target.node is var:
-            yield giver
-        elif any(isinstance(item, NameExpr) and item.node is var for item in _items(target)):
-            yield None
+def _returned(node: Node) -> Iterator[Expression]:
     for part in parts(node):
-        yield from bindings(var, part)
-
-
-def _set_by(node: Node) -> Iterator[tuple[Node, Giver | None]]:
-    if isinstance(node, WithStmt):
-        for entered, target in zip(node.expr, node.target, strict=True):
-            if target is not None:
-                yield target, of_block(entered) if node.is_async else None
-    elif isinstance(node, AssignmentStmt):
-        giver = of_await(node.rvalue.expr) if isinstance(node.rvalue, AwaitExpr) else None
-        yield from ((lvalue, giver) for lvalue in node.lvalues)
-    elif isinstance(node, OperatorAssignmentStmt):
-        yield node.lvalue, None
-    elif isinstance(node, ForStmt):
-        yield node.index, None
-    elif isinstance(node, DelStmt):
-        yield node.expr, None
-    elif isinstance(node, AssignmentExpr):
-        yield node.target, None
-    elif isinstance(node, TryStmt):
-        yield from ((var, None) for var in nodes_in(node.vars))
-    elif isinstance(node, MatchStmt):
-        yield from ((var, None) for pattern in node.patterns for var in _captured_by(pattern))
-
-
-_CAPTURING = ("name", "capture", "rest")
-_INSIDE_A_PATTERN = ("pattern", "patterns", "values", "positionals", "keyword_values")
-
-
-def _captured_by(pattern: Pattern) -> Iterator[Node]:
-    yield from nodes_in([getattr(pattern, attribute, None) for attribute in _CAPTURING])
-    for attribute in _INSIDE_A_PATTERN:
-        inside: list[Pattern] | Pattern | None = getattr(pattern, attribute, None)
-        for part in inside if isinstance(inside, list) else [inside]:
-            if part is not None:
-                yield from _captured_by(part)
-
-
-def _items(target: Node) -> Iterator[Node]:
-    if isinstance(target, TupleExpr | ListExpr):
-        for item in target.items:
-            yield from (item, *_items(item))
-    elif isinstance(target, StarExpr):
-        yield from (target.expr, *_items(target.expr))
+        if isinstance(part, ReturnStmt) and part.expr is not None:
+            yield part.expr
+        elif not isinstance(part, FuncItem):
+            yield from _returned(part)
 
 
 def can_be_closed(typ: Type) -> bool:

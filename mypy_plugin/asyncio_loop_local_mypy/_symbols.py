@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mypy.nodes import Decorator, MemberExpr, OverloadedFuncDef, RefExpr, TypeInfo, Var
-from mypy.types import Instance, get_proper_type
+from mypy.types import FunctionLike, Instance, TypeType, TypeVarType, get_proper_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from mypy.nodes import MypyFile, SymbolNode, SymbolTableNode
+    from mypy.checker import TypeChecker
+    from mypy.nodes import Expression, MypyFile, SymbolNode, SymbolTableNode
+    from mypy.types import ProperType
 
     Lookup = Callable[[str], SymbolTableNode | None]
 
@@ -36,14 +38,33 @@ def variable(node: SymbolNode | None) -> Var | None:
     return node if isinstance(node, Var) else None
 
 
-def referred_to(reference: RefExpr) -> SymbolNode | None:
+def referred_to(reference: RefExpr, api: TypeChecker) -> SymbolNode | None:
     """Return the symbol that a name or an attribute refers to. Of an attribute of an object, the tree itself does not say it."""
-    if reference.node is not None or not isinstance(reference, MemberExpr) or not isinstance(reference.expr, RefExpr):
+    if reference.node is not None or not isinstance(reference, MemberExpr):
         return reference.node
-    owner = variable(referred_to(reference.expr))
-    typ = None if owner is None else get_proper_type(owner.type)
-    symbol = typ.type.get(reference.name) if isinstance(typ, Instance) else None
+    owner = _class_of(type_of(reference.expr, api))
+    symbol = None if owner is None else owner.get(reference.name)
     return None if symbol is None else symbol.node
+
+
+def _class_of(typ: ProperType | None) -> TypeInfo | None:
+    """Return the class in which an attribute of an object is looked up, of a class too."""
+    if isinstance(typ, TypeType):
+        typ = get_proper_type(typ.item)
+    if isinstance(typ, FunctionLike) and typ.is_type_obj():
+        return typ.type_object()
+    return typ.type if isinstance(typ, Instance) else None
+
+
+def type_of(expression: Expression, api: TypeChecker) -> ProperType | None:
+    """Return the type of an expression: of an object of a class, that, also where it is known as a type variable's bound."""
+    typ: ProperType | None = None
+    if api.has_type(expression):
+        typ = get_proper_type(api.lookup_type(expression))
+    elif isinstance(expression, RefExpr):
+        var = variable(referred_to(expression, api))
+        typ = None if var is None else get_proper_type(var.type)
+    return get_proper_type(typ.upper_bound) if isinstance(typ, TypeVarType) else typ
 
 
 def in_stub_file(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:

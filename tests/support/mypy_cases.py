@@ -89,6 +89,27 @@ class CIMultiDict(MultiDict): ...
 class Message:
     def __eq__(self, other: object) -> bool: ...
 """,
+    "anyio/__init__.py": """\
+from ._core._eventloop import run as run
+""",
+    "anyio/_core/_eventloop.py": """\
+from collections.abc import Awaitable, Callable
+from typing import TypeVar, TypeVarTuple, Unpack
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+def run(func: Callable[[Unpack[Ts]], Awaitable[T]], *args: Unpack[Ts], backend: str = "asyncio") -> T:
+    raise NotImplementedError
+""",
+    "uvloop.pyi": """\
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T: ...
+""",
     "msgspec.pyi": """\
 from typing import dataclass_transform
 
@@ -111,7 +132,7 @@ import sys
 import zoneinfo
 from collections import ChainMap, Counter, OrderedDict, defaultdict, deque
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Generic, NamedTuple, NewType, Protocol, TypedDict, TypeVar
@@ -146,7 +167,7 @@ MESSAGES = {
     "function that a coroutine calls  [loop-local-no-loop]",
     "key function": "The key function of {} does not accept all arguments that the factory accepts: give it the same parameters, "
     "or *args and **kwargs for those that it does not use  [loop-local-key-function]",
-    "escape": "asyncio.run() returns the value of {}, which is closed with its loop: use the value inside the coroutine, and "
+    "escape": "{}() returns the value of {}, which is closed with its loop: use the value inside the coroutine, and "
     "return what you need of it  [loop-local-escape]",
     "closed": '"{}" closes the value of {} for all others that use it: leave that to the end of the loop or to release(), or use '
     "valid=... to say when a new one is made  [loop-local-closed]",
