@@ -13,19 +13,23 @@ if TYPE_CHECKING:
 
 _NOTES = "asyncio_loop_local"
 _IS_REPLACED = "may_be_replaced"
+_IS_GENERATED = "is_generated"
 _WITHOUT_EQ = "without_eq"
 
-# These decorators return the class itself. What dataclasses and attrs add to it is known from elsewhere.
+# These decorators return the class itself.
 _RETURN_THE_CLASS = frozenset(
-    {"final", "runtime_checkable", "deprecated", "disjoint_base", "type_check_only", "dataclass_transform", "dataclass", "define"}
+    {"final", "runtime_checkable", "deprecated", "disjoint_base", "type_check_only", "dataclass_transform"}
 )
+# So do these, or they make another one with the same methods, if they are those of dataclasses and attrs. What they add is known.
+_GENERATE = frozenset({"dataclass", "define", "frozen", "mutable", "s", "attrs", "attributes"})
 
 
 def note(statement: ClassDef, options: Options) -> None:
     """Note it in the class's metadata, which every cache keeps."""
-    is_decorated = any(_name(decorator) not in _RETURN_THE_CLASS for decorator in statement.decorators)
+    decorators = set(map(_name, statement.decorators)) - _RETURN_THE_CLASS
     notes = {
-        _IS_REPLACED: is_decorated or _is_partly_hidden(statement, options),
+        _IS_REPLACED: not decorators <= _GENERATE or _is_partly_hidden(statement, options),
+        _IS_GENERATED: bool(decorators),
         _WITHOUT_EQ: _is_false(statement.keywords.get("eq")) or any(map(_has_eq_false, statement.decorators)),
     }
     if any(notes.values()):
@@ -34,7 +38,12 @@ def note(statement: ClassDef, options: Options) -> None:
 
 def may_be_replaced(info: TypeInfo) -> bool:
     """Tell whether something else may stand in the place of the class at run time, or one with other methods."""
-    return _noted(info, _IS_REPLACED)
+    return _noted(info, _IS_REPLACED) or (_noted(info, _IS_GENERATED) and not is_generated(info))
+
+
+def is_generated(info: TypeInfo) -> bool:
+    """Tell whether a class is a dataclass, an attrs class or similar."""
+    return "dataclass" in info.metadata or "attrs" in info.metadata
 
 
 def is_without_eq(info: TypeInfo) -> bool:

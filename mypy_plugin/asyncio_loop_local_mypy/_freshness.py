@@ -6,7 +6,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from ._class_statement import may_be_replaced
-from ._hashability import has_generated_eq
+from ._hashability import STRUCT, has_generated_eq
 from ._symbols import in_source_file
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # An instance is equal to another, or is not new, if a class of its MRO has one of these.
 _NOT_SURELY = ("__eq__", "__hash__", "__new__", "__init_subclass__")
 _IN_A_METACLASS = ("__call__", "__new__", "__init__")
-_PLAIN_METACLASSES = frozenset({"builtins.type", "builtins.object", "abc.ABCMeta"})
+_PLAIN_METACLASSES = frozenset({"builtins.type", "builtins.object", "abc.ABCMeta", "msgspec.StructMeta"})
 
 # The stubs of the standard library do not say of these that they have an `__eq__`, a `__hash__` or a `__new__`.
 # `benchmarks/fresh_key_scan.py` finds them.
@@ -73,13 +73,21 @@ def makes_fresh_instances(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bo
 def _is_plain(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:
     if has_generated_eq(info) or may_be_replaced(info):
         return False
-    if any(name in info.names for name in _NOT_SURELY) and info.fullname not in _NEW_IN_STUBS:
+    if info.fullname == STRUCT:
+        return True
+    if any(_has_own(name, info) for name in _NOT_SURELY) and info.fullname not in _NEW_IN_STUBS:
         return False
     if in_source_file(info, modules):
         return True
     # The stubs of other packages leave out too much: for what is compiled, nobody compares them with the classes.
     is_of_stdlib = info.module_name.partition(".")[0] in sys.stdlib_module_names
     return is_of_stdlib and info.fullname not in _STUBS_THAT_HIDE_IT
+
+
+def _has_own(name: str, info: TypeInfo) -> bool:
+    """Tell whether a class has a method of its own. mypy gives a frozen class of attrs the ``__hash__`` of ``object``."""
+    symbol = info.names.get(name)
+    return symbol is not None and symbol.fullname != f"builtins.object.{name}"
 
 
 def _is_plain_metaclass(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:

@@ -18,7 +18,7 @@ from mypy.types import (
     get_proper_type,
 )
 
-from ._class_statement import is_without_eq
+from ._class_statement import is_generated, is_without_eq
 from ._symbols import in_stub_file
 
 if TYPE_CHECKING:
@@ -67,23 +67,30 @@ _COMPARED_BY_VALUE = frozenset(
 _COMPILED = frozenset(
     {
         "google.protobuf.message.Message",
+        "msgspec.Raw",
+        "msgspec.msgpack.Ext",
         "multidict.MultiDict",
         "multidict.MultiDictProxy",
         "multidict._multidict_py.MultiDict",
         "multidict._multidict_py.MultiDictProxy",
+        "pydantic_core._pydantic_core.ArgsKwargs",
     }
 )
-_STRUCT = "msgspec.Struct"
+# Stub files call these unhashable. From this version of Python on, they hash as what they hold, which the type does not say.
+_HASHABLE_FROM = {"types.MappingProxyType": (3, 12)}
+_NEVER = (99, 0)
+STRUCT = "msgspec.Struct"
 
 
-def unhashable_part(typ: Type, modules: Mapping[str, MypyFile]) -> ProperType | None:
+def unhashable_part(typ: Type, modules: Mapping[str, MypyFile], python: tuple[int, int]) -> ProperType | None:
     """Return the type, or one inside it, that cannot be part of a key; None if there is none, or it is unknown."""
-    return _Search(modules).find(typ)
+    return _Search(modules, python).find(typ)
 
 
 class _Search:
-    def __init__(self, modules: Mapping[str, MypyFile]) -> None:
+    def __init__(self, modules: Mapping[str, MypyFile], python: tuple[int, int]) -> None:
         self._modules = modules
+        self._python = python
         self._seen: set[Type] = set()  # a type can be recursive
 
     def find(self, typ: Type) -> ProperType | None:
@@ -109,7 +116,9 @@ class _Search:
         for base in info.mro[:-1]:
             if base.fullname in _CONTAINERS:
                 return self._find_in(map_instance_to_supertype(instance, base).args)
-            if _defines_hash(base):
+            if base.fullname in _COMPILED:
+                break
+            if _defines_hash(base) or self._python >= _HASHABLE_FROM.get(base.fullname, _NEVER):
                 return None
         return instance if _is_mutable_struct(info) or self._is_unusable(info) else None
 
@@ -126,7 +135,7 @@ class _Search:
 
 def _is_mutable_struct(info: TypeInfo) -> bool:
     """Tell whether a class is a ``msgspec.Struct`` without ``frozen=True`` or ``eq=False``, which subclasses inherit."""
-    if info.fullname == _STRUCT or not info.has_base(_STRUCT):
+    if info.fullname == STRUCT or not info.has_base(STRUCT):
         return False
     return not any(base.metadata.get("dataclass", {}).get("frozen") or is_without_eq(base) for base in info.mro)
 
@@ -150,4 +159,4 @@ def _defines_hash(info: TypeInfo) -> bool:
 
 def has_generated_eq(info: TypeInfo) -> bool:
     """Tell whether a class is a dataclass, an attrs class or similar, with the ``__eq__`` that is then generated."""
-    return ("dataclass" in info.metadata or "attrs" in info.metadata) and not is_without_eq(info)
+    return is_generated(info) and not is_without_eq(info)

@@ -23,7 +23,7 @@ def finding(typ: Type, kind: ArgKind, api: TypeChecker) -> str | None:
     """Return the end of an error message that begins with the argument; None if its type can be part of a key."""
     proper = get_proper_type(typ)
     for part in _passed(proper, kind):
-        part_found = unhashable_part(part, api.modules)
+        part_found = unhashable_part(part, api.modules, api.options.python_version)
         if part_found is not None:
             whole = format_type(proper, api.options)
             holds = "which" if part_found == proper else f"which holds {format_type(part_found, api.options)}, which"

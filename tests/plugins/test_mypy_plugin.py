@@ -56,6 +56,22 @@ def test_each_page_shows_what_its_code_reports_and_the_fix(code: str, errors: li
     assert f"({code}.md)" in (PAGES / "index.md").read_text()
 
 
+PROXY = f"""{BEGINNING}
+from types import MappingProxyType
+
+async def main(proxy: MappingProxyType[str, int]) -> None:
+    value(proxy)
+"""
+
+
+@pytest.mark.parametrize(("python", "findings"), [("3.11", 1), ("3.12", 0)])
+def test_what_a_later_python_can_hash_is_reported_for_older_ones(python: str, findings: int, tmp_path: Path) -> None:
+    """The Python that mypy checks for decides whether a type that became hashable is reported."""
+    write(tmp_path, {file: FILES[file] for file in ("factories.py", "wrapping.py")} | {"code.py": PROXY})
+    output = run(tmp_path, "mypy", "--cache-dir=cache", f"--python-version={python}", "code.py")
+    assert sum("[loop-local-key]" in line for line in output) == len(output) == findings
+
+
 OTHER_PLUGIN = """\
 from mypy.plugin import Plugin
 

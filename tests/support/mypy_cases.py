@@ -110,11 +110,37 @@ T = TypeVar("T")
 
 def run(main: Coroutine[Any, Any, T], *, debug: bool | None = None) -> T: ...
 """,
-    "msgspec.pyi": """\
+    "attr/__init__.pyi": """\
+from collections.abc import Callable
+from typing import TypeVar, overload
+
+T = TypeVar("T")
+
+@overload
+def frozen(kind: type[T], /) -> type[T]: ...
+@overload
+def frozen(*, eq: bool = True) -> Callable[[type[T]], type[T]]: ...
+@overload
+def define(kind: type[T], /) -> type[T]: ...
+@overload
+def define(*, eq: bool = True) -> Callable[[type[T]], type[T]]: ...
+""",
+    "attrs.pyi": "from attr import define as define, frozen as frozen",
+    "pydantic_core/__init__.pyi": "from ._pydantic_core import ArgsKwargs as ArgsKwargs",
+    "pydantic_core/_pydantic_core.pyi": """\
+class ArgsKwargs:
+    def __init__(self, args: tuple[object, ...]) -> None: ...
+""",
+    "msgspec/__init__.pyi": """\
 from typing import dataclass_transform
 
+class StructMeta(type):
+    def __init__(cls, *args: object) -> None: ...
+
+class Raw(bytes): ...  # it is none
+
 @dataclass_transform()
-class Struct:
+class Struct(metaclass=StructMeta):
     def __init_subclass__(cls, frozen: bool = False, eq: bool = True) -> None: ...
 """,
 }
