@@ -5,19 +5,21 @@ The modules form layers. Each imports only from the layers below its own.
 =====  ==================================================================================================
 layer  modules
 =====  ==================================================================================================
-8      ``__init__``: the entry point of mypy
-7      ``_check``: the command ``loop-local-check``
-6      ``_mypy_run``: a run of mypy for it
-5      ``_plugin``: mypy's hooks
-4      ``_wrapping``: the type of what the library's decorators return; ``_calls``: the checks of a call of
-       a wrapped factory; ``_decorated_class``: the report of a decorated class
-3      one finding each: ``_keys``, ``_fresh_keys``, ``_no_loop``, ``_single_use``, ``_key_function``,
+9      ``__init__``: the entry point of mypy
+8      ``_check``: the command ``loop-local-check``
+7      ``_mypy_run``: a run of mypy for it
+6      ``_plugin``: mypy's hooks
+5      ``_wrapping``: the type of what the library's decorators return; ``_calls``: the checks of a call of
+       a wrapped factory; ``_decorated_class``: the report of a decorated class; ``_displays``: the type of a
+       list of them
+4      one finding each: ``_keys``, ``_fresh_keys``, ``_no_loop``, ``_single_use``, ``_key_function``,
        ``_escape``, ``_closed``
-2      ``_freshness``: which classes make new objects; ``_call_site``: where a call stands;
+3      ``_freshness``: which classes make new objects; ``_call_site``: where a call stands;
        ``_shared_values``: what gives a value that is shared
-1      ``_hashability``: which types can be part of a key; ``_bindings``: what sets a variable
+2      ``_hashability``: which types can be part of a key
+1      ``_class_statement``: the notes on classes; ``_bindings``: the places that set a variable
 0      ``_marker``: the mark on the types of the library's functions; ``_symbols``: look-up of names;
-       ``_class_statement``: the notes on classes; ``_tree``: parts of a syntax tree; ``_reporting``: the error codes
+       ``_tree``: parts of a syntax tree; ``_reporting``: the error codes
 =====  ==================================================================================================
 
 The plugin marks the type of what a decorator returns, with a literal in the type's fallback. Every cache of mypy keeps it. So

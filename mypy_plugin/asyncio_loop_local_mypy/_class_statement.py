@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from typing import TYPE_CHECKING
 
-from mypy.nodes import CallExpr, IfStmt, MemberExpr, NameExpr
+from mypy.nodes import Block, CallExpr, IfStmt, MemberExpr, MypyFile, NameExpr, Statement
 from mypy.reachability import MYPY_FALSE, MYPY_TRUE, infer_condition_value
 
+from ._tree import parts
+
 if TYPE_CHECKING:
-    from mypy.nodes import ClassDef, Expression, TypeInfo
+    from mypy.nodes import ClassDef, Expression, Node, TypeInfo
     from mypy.options import Options
 
 _NOTES = "asyncio_loop_local"
@@ -24,11 +27,13 @@ _RETURN_THE_CLASS = frozenset(
 _GENERATE = frozenset({"dataclass", "define", "frozen", "mutable", "s", "attrs", "attributes"})
 
 
-def note(statement: ClassDef, options: Options) -> None:
+def note(statement: ClassDef, module: MypyFile | None, options: Options) -> None:
     """Note it in the class's metadata, which every cache keeps."""
     decorators = set(map(_name, statement.decorators)) - _RETURN_THE_CLASS
     notes = {
-        _IS_REPLACED: not decorators <= _GENERATE or _is_partly_hidden(statement, options),
+        _IS_REPLACED: (
+            not decorators <= _GENERATE or _is_partly_hidden(statement, options) or _is_for_checkers(statement, module, options)
+        ),
         _IS_GENERATED: bool(decorators),
         _WITHOUT_EQ: _is_false(statement.keywords.get("eq")) or any(map(_has_eq_false, statement.decorators)),
     }
@@ -49,6 +54,28 @@ def is_generated(info: TypeInfo) -> bool:
 def is_without_eq(info: TypeInfo) -> bool:
     """Tell whether the class says ``eq=False``, as a dataclass can, or what resembles one."""
     return _noted(info, _WITHOUT_EQ)
+
+
+def _is_for_checkers(statement: ClassDef, module: MypyFile | None, options: Options) -> bool:
+    """Tell whether only checkers see a class: at run time, another may have its name."""
+    node: Node | None = module if statement.column > 0 else None  # all others are in no branch
+    while node is not None and node is not statement:
+        if isinstance(node, IfStmt) and _is_about_checkers(node, options):
+            return True
+        node = _part_with(statement.line, node)
+    return False
+
+
+def _part_with(line: int, node: Node) -> Node | None:
+    """Return the statement, or list of statements, directly inside a node in which a line is."""
+    if isinstance(node, MypyFile):
+        candidates: list[Statement] = node.defs
+    elif isinstance(node, Block):
+        candidates = node.body
+    else:
+        candidates = sorted((part for part in parts(node) if isinstance(part, Statement)), key=lambda part: part.line)
+    after = bisect_right(candidates, line, key=lambda part: part.line)
+    return candidates[after - 1] if after else None
 
 
 def _is_partly_hidden(statement: ClassDef, options: Options) -> bool:

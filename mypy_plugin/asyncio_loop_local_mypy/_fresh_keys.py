@@ -11,8 +11,12 @@ from mypy.nodes import (
     ConditionalExpr,
     DictExpr,
     GeneratorExpr,
+    Import,
+    ImportFrom,
     LambdaExpr,
     ListExpr,
+    MemberExpr,
+    NameExpr,
     OpExpr,
     SetExpr,
     StarExpr,
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from mypy.checker import TypeChecker
-    from mypy.nodes import ArgKind, Expression, TypeInfo
+    from mypy.nodes import ArgKind, Expression, ImportBase, TypeInfo
 
 _FIX = "create it once and pass that one, create it inside the factory, or use key=... to say which calls are the same"
 
@@ -91,4 +95,21 @@ def _class_called(call: CallExpr, api: TypeChecker) -> TypeInfo | None:
         return None
     if any(item.from_type_type for item in callee.items):  # a variable of type `type[X]`, which may be a subclass
         return None
-    return callee.type_object()
+    return None if _is_imported_for_checkers(call.callee, api) else callee.type_object()
+
+
+def _is_imported_for_checkers(name: Expression, api: TypeChecker) -> bool:
+    """Tell whether only checkers see the import of a name. At run time, the name of a call is of something else."""
+    while isinstance(name, MemberExpr):
+        name = name.expr
+    imports = [each for each in api.tree.imports if each.is_mypy_only]
+    return isinstance(name, NameExpr) and any(name.name in _names_of(each) for each in imports)
+
+
+def _names_of(statement: ImportBase) -> set[str]:
+    """Return the names that an import sets."""
+    if isinstance(statement, ImportFrom):
+        return {new or name for name, new in statement.names}
+    if isinstance(statement, Import):
+        return {new or name.partition(".")[0] for name, new in statement.ids}
+    return set()

@@ -86,6 +86,15 @@ def marked_staticmethod(typ: Type, function: Type) -> Type:
     return instance.copy_with_extra_attr(_ATTRIBUTE, function)
 
 
+def unmarked(typ: Type) -> Type:
+    """Return the same signature without a mark."""
+    function = get_proper_type(typ)
+    if not isinstance(function, CallableType) or marker_of(function) is None:
+        return typ
+    fallback = function.fallback.copy_modified(last_known_value=None)  # pyright: ignore[reportUnknownMemberType]
+    return function.copy_modified(fallback=fallback)  # pyright: ignore[reportUnknownMemberType]
+
+
 def named(item: CallableType, name: str) -> CallableType:
     """Return a signature with its name, which mypy drops when it infers a variable's type."""
     if item.definition is None and item.name:

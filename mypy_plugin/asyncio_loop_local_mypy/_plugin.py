@@ -13,6 +13,7 @@ from mypy.plugin import ClassDefContext, FunctionContext, FunctionSigContext, Me
 
 from . import _class_statement, _closed, _decorated_class, _escape
 from ._calls import check_call
+from ._displays import DISPLAYS, type_of_display
 from ._marker import BY_ARGUMENTS, DECORATOR, NOTHING, Marker, marked_staticmethod, marker_of, named
 from ._reporting import CLOSED, ESCAPE, report
 from ._symbols import find, variable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from mypy.errorcodes import ErrorCode
-    from mypy.nodes import Context, Expression
+    from mypy.nodes import Context, Expression, MypyFile
     from mypy.options import Options
     from mypy.plugin import ReportConfigContext
     from mypy.types import FunctionLike, Type
@@ -75,7 +76,8 @@ class LoopLocalPlugin(Plugin):
 
     def _note_class(self, ctx: ClassDefContext) -> None:
         statement = ctx.cls
-        _guarded(ctx.api, partial(_class_statement.note, statement, self.options), None)
+        module: MypyFile | None = getattr(ctx.api, "cur_mod_node", None)  # it is private, so it may be missing
+        _guarded(ctx.api, partial(_class_statement.note, statement, module, self.options), None)
         for other in _plugins_after(self, ctx.api):
             next_hook = other.get_customize_class_mro_hook(statement.fullname)
             if next_hook is not None:
@@ -136,6 +138,8 @@ class LoopLocalPlugin(Plugin):
     def _check_call(self, fullname: str, ctx: FunctionContext | MethodContext) -> Type:
         if fullname == _STATICMETHOD and ctx.arg_types[0]:
             return marked_staticmethod(ctx.default_return_type, ctx.arg_types[0][0])
+        if fullname in DISPLAYS:
+            return type_of_display(ctx)
         if fullname in _escape.RUN:
             _report(partial(_escape.finding, fullname), ESCAPE, ctx)
             return ctx.default_return_type
