@@ -54,7 +54,7 @@ def _bindings(node: Node) -> Iterator[Binding]:
             if target is not None:
                 yield Binding(target, entered=entered if node.is_async else None)
     elif isinstance(node, AssignmentStmt):
-        if not _is_none(node.rvalue):
+        if not is_none(node.rvalue):
             yield from (Binding(lvalue, node.rvalue) for lvalue in node.lvalues)
     elif isinstance(node, AssignmentExpr):
         yield Binding(node.target, node.value)
@@ -70,8 +70,8 @@ def _bindings(node: Node) -> Iterator[Binding]:
         yield from (Binding(var) for pattern in node.patterns for var in _captured_by(pattern))
 
 
-def _is_none(value: Expression) -> bool:
-    """Tell whether an assigned value is None, or missing: ``session: Session``."""
+def is_none(value: Expression) -> bool:
+    """Tell whether a value is None, or missing: that of ``session: Session``."""
     return isinstance(value, TempNode) or (isinstance(value, NameExpr) and value.fullname == "builtins.None")
 
 

@@ -5,19 +5,24 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
-from mypy.nodes import LDEF, AssignmentExpr, AwaitExpr, CallExpr, FuncItem, MemberExpr, NameExpr, Var, WithStmt
+from mypy.nodes import LDEF, AssignmentExpr, AwaitExpr, CallExpr, FuncItem, MemberExpr, NameExpr, RefExpr, Var, WithStmt
 from mypy.types import CallableType, Instance, get_proper_type
 
 from ._bindings import bindings
 from ._call_site import innermost_function, is_unreachable, path_of
 from ._marker import quoted
 from ._shared_values import CLOSING, Giver, SharedValues
+from ._tree import parts
 
 if TYPE_CHECKING:
     from mypy.checker import TypeChecker
     from mypy.nodes import Expression, Node
     from mypy.plugin import MethodContext
 
+_RELEASE = frozenset(
+    f"asyncio_loop_local.{module}{name}"
+    for module, name in [("", "release"), ("_release.", "release"), ("", "release_all"), ("_release.", "release_all")]
+)
 _AENTER = "__aenter__"
 METHODS = frozenset({*CLOSING, _AENTER})
 _VALUES = (NameExpr, AwaitExpr, AssignmentExpr)
@@ -31,12 +36,19 @@ def finding(ctx: MethodContext, api: TypeChecker) -> str | None:
     value, code = closing
     path = path_of(value, api)
     giver = _giver(value, path, api)
-    if giver is None or giver.has_valid or is_unreachable(path, api):
+    if giver is None or giver.has_valid or is_unreachable(path, api) or any(map(_releases, path[:1])):
         return None
     return (
         f'"{code}" closes the value of {quoted(giver.name)} for all others that use it: '
         "leave that to the end of the loop or to release(), or use valid=... to say when a new one is made"
     )
+
+
+def _releases(node: Node) -> bool:
+    """Tell whether a part of a node makes factories forget their values. What was one of them can be closed then."""
+    if isinstance(node, CallExpr) and isinstance(node.callee, RefExpr) and node.callee.fullname in _RELEASE:
+        return True
+    return any(map(_releases, parts(node)))
 
 
 def _closing(ctx: MethodContext, api: TypeChecker) -> tuple[Expression, str] | None:

@@ -56,7 +56,9 @@ def finding(fullname: str, ctx: FunctionContext | MethodContext, api: TypeChecke
     if not isinstance(call, CallExpr) or not ctx.args[0] or not can_be_closed(ctx.default_return_type):
         return None
     shared, given, name = SharedValues(api), ctx.args[0][0], _RUN.get(fullname, "asyncio.Runner.run")
-    giver = shared.of_awaited_call(given) if name == _TAKES_A_FUNCTION else shared.of_await(given)
+    function = given if name == _TAKES_A_FUNCTION else given.callee if isinstance(given, CallExpr) else None
+    givers = [] if function is None else shared.of_awaited_call(function)
+    giver = next((giver for giver in givers if giver is not None), None)
     path = path_of(call, api) if giver is not None else []
     if giver is None or len(path) < 2 or _is_not_used(path, api) or is_unreachable(path, api):
         return None

@@ -21,7 +21,7 @@ from mypy.nodes import (
 )
 from mypy.types import FunctionLike, Instance, UnionType, get_proper_type
 
-from ._bindings import bindings
+from ._bindings import bindings, is_none
 from ._marker import VALID, marker_of
 from ._symbols import referred_to, type_of, variable
 from ._tree import parts
@@ -42,6 +42,7 @@ _ENTER = {
 }
 _BLOCK_OF = {"asyncio_loop_local.sticky_acm": "sticky_acm", "asyncio_loop_local._sticky.sticky_acm": "sticky_acm"}
 _STACK = "contextlib.AsyncExitStack"
+_WAIT_FOR = frozenset(f"asyncio.{module}{name}" for module in ("", "tasks.") for name in ("wait_for", "shield"))
 CLOSING = ("close", "aclose")
 
 
@@ -58,7 +59,7 @@ class SharedValues:
     def __init__(self, api: TypeChecker) -> None:
         """Take mypy's checker of the module."""
         self._api = api
-        self._of_functions: dict[FuncDef, Giver | None] = {}
+        self._of_functions: dict[FuncDef, list[Giver | None]] = {}
 
     def of_block(self, entered: Expression) -> Giver | None:
         """Return what ``async with`` this expression gets its value from; None if that is not known to be shared."""
@@ -70,11 +71,14 @@ class SharedValues:
             return None
         if self._is_entered_into_a_stack(awaited):
             return self.of_block(awaited.args[0])
-        return self.of_awaited_call(awaited.callee)
+        if isinstance(awaited.callee, RefExpr) and awaited.callee.fullname in _WAIT_FOR and awaited.args:
+            return self.of_await(awaited.args[0])
+        return _together(self.of_awaited_call(awaited.callee))
 
-    def of_awaited_call(self, function: Expression) -> Giver | None:
-        """Return what ``await`` of a call of this function gets its value from; None if that is not known."""
-        return self._of_function(function, _ENTER) or self._of_coroutine_function(function)
+    def of_awaited_call(self, function: Expression) -> list[Giver | None]:
+        """Return what ``await`` of a call of this function may get its value from; None for each that is not known."""
+        giver = self._of_function(function, _ENTER)
+        return [giver] if giver is not None else self._of_coroutine_function(function)
 
     def of_value(self, value: Expression) -> Giver | None:
         """Return what gave the value of an expression, if it is no variable; None if that is not known to be shared."""
@@ -90,11 +94,7 @@ class SharedValues:
         """Return what gives a variable its value in a function; None if anything there may set it to what is not shared."""
         if any(argument.variable is var for argument in function.arguments):
             return None
-        givers = [self._of_binding(binding) for binding in bindings(var, function)]
-        known = [giver for giver in givers if giver is not None]
-        if not known or len(known) < len(givers):
-            return None
-        return next((giver for giver in known if giver.has_valid), known[0])
+        return _together([self._of_binding(binding) for binding in bindings(var, function)])
 
     def _of_binding(self, binding: Binding) -> Giver | None:
         if binding.entered is not None:
@@ -123,14 +123,14 @@ class SharedValues:
         stack = type_of(method.expr, self._api)
         return isinstance(stack, Instance) and stack.type.has_base(_STACK)
 
-    def _of_coroutine_function(self, callee: Expression) -> Giver | None:
+    def _of_coroutine_function(self, callee: Expression) -> list[Giver | None]:
         function = self._coroutine_function(callee)
         if function is None:
-            return None
+            return []
         if function not in self._of_functions:
-            self._of_functions[function] = None  # functions can call each other in a circle
-            givers = (self._of_returned(value, function) for value in _returned(function.body))
-            self._of_functions[function] = next((giver for giver in givers if giver is not None), None)
+            self._of_functions[function] = []  # functions can call each other in a circle
+            values = [value for value in _returned(function.body) if not is_none(value)]
+            self._of_functions[function] = [self._of_returned(value, function) for value in values]
         return self._of_functions[function]
 
     def _coroutine_function(self, callee: Expression) -> FuncDef | None:
@@ -150,6 +150,14 @@ class SharedValues:
         if not isinstance(value.node, Var) or value.kind != LDEF:  # other functions can set a global variable
             return None
         return self.of_variable(value.node, function)
+
+
+def _together(givers: list[Giver | None]) -> Giver | None:
+    """Return what gives a value that is of any of these; None if it may be another."""
+    known = [giver for giver in givers if giver is not None]
+    if not known or len(known) < len(givers):
+        return None
+    return next((giver for giver in known if giver.has_valid), known[0])
 
 
 def _returned(node: Node) -> Iterator[Expression]:

@@ -166,7 +166,7 @@ from typing import assert_never, cast, final, overload
 
 from typing_extensions import TypeVar as TypeVarWithDefault, deprecated
 
-from asyncio_loop_local import enter, enter_once, singleton, sticky_acm, sticky_singleton_acm
+from asyncio_loop_local import enter, enter_once, release, singleton, sticky_acm, sticky_singleton_acm
 
 import wrapping
 from factories import Array, Box, Connector, Session, T, convert
