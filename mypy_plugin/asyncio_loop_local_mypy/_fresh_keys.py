@@ -77,7 +77,7 @@ def _parts(expression: Expression) -> Iterable[Expression]:
     if isinstance(expression, ConditionalExpr):
         return [expression.if_expr, expression.else_expr]
     if isinstance(expression, OpExpr) and expression.op in {"or", "and"}:
-        return [expression.left, expression.right]
+        return [expression.right] if expression.op == "and" else [expression.left, expression.right]
     if isinstance(expression, AssignmentExpr):
         return [expression.value]
     if isinstance(expression, CallExpr) and isinstance(expression.analyzed, CastExpr):

@@ -17,7 +17,7 @@ from ._displays import DISPLAYS, type_of_display
 from ._marker import BY_ARGUMENTS, DECORATOR, NOTHING, Marker, marked_staticmethod, marker_of, named
 from ._reporting import CLOSED, ESCAPE, report
 from ._symbols import find, variable
-from ._wrapping import CALL_OF_WAITING, DECORATORS, type_of_wrapped
+from ._wrapping import CALLS_OF_WAITING, DECORATORS, type_of_wrapped
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +33,7 @@ F = TypeVar("F", bound=FunctionContext | MethodContext)
 R = TypeVar("R")
 
 _STATICMETHOD = "builtins.staticmethod"
-_KNOWN_NAMES = {*DECORATORS, *_escape.RUN, CALL_OF_WAITING, _STATICMETHOD}
+_KNOWN_NAMES = {*DECORATORS, *_escape.RUN, *CALLS_OF_WAITING, _STATICMETHOD}
 
 
 class LoopLocalPlugin(Plugin):

@@ -38,8 +38,8 @@ _DEFINED_AS = {_SINGLETON: "asyncio_loop_local._singleton.singleton", _STICKY: "
 DECORATORS = {fullname: name for name, defined in _DEFINED_AS.items() for fullname in (defined, f"asyncio_loop_local.{name}")}
 _KEY = "key"
 _PARTIAL = "functools.partial"
-_WAITING = "asyncio_loop_local._singleton._Decorator"
-CALL_OF_WAITING = f"{_WAITING}.__call__"
+_WAITING = frozenset({"asyncio_loop_local._singleton._Decorator", "asyncio_loop_local._sticky._DecoratorWithValid"})
+CALLS_OF_WAITING = frozenset(f"{waiting}.__call__" for waiting in _WAITING)
 _FACTORY_PARAMETER = {None, "factory"}  # mypy drops the name of a parameter that takes no keyword
 
 
@@ -82,7 +82,7 @@ def _with_marker(result: ProperType, marker: Marker, api: TypeChecker) -> Proper
     string_type = api.named_type("builtins.str")
     if isinstance(result, FunctionLike) and not result.is_type_obj():
         return marked(result, marker, string_type)
-    if isinstance(result, Instance) and result.type.fullname == _WAITING:
+    if isinstance(result, Instance) and result.type.fullname in _WAITING:
         return marked_object(result, marker, string_type)
     return result
 
