@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from mypy.nodes import CallExpr
+from mypy.nodes import CallExpr, RefExpr
 from mypy.types import Instance, get_proper_type
 
 from . import _fresh_keys, _keys, _no_loop
 from ._call_site import is_unreachable, path_of
+from ._escape import RUN
 from ._marker import BY_OWN_KEY, Marker, quoted
 from ._reporting import FRESH_KEY, KEY, NO_LOOP, report
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
     from mypy.checker import TypeChecker
     from mypy.errorcodes import ErrorCode
-    from mypy.nodes import Expression
+    from mypy.nodes import Expression, Node
     from mypy.plugin import FunctionContext, MethodContext
     from mypy.types import Type
 
@@ -37,8 +38,16 @@ def check_call(factory: Marker, ctx: FunctionContext | MethodContext, api: TypeC
     if not findings or is_unreachable(path := path_of(call, api), api):
         return
     for message, where, code in findings:
+        if code is FRESH_KEY and _has_a_loop_of_its_own(path):
+            continue
         if path or code is KEY:  # functools.partial(factory, Lock()) makes one object for all its calls
             report(api, message, where, code)
+
+
+def _has_a_loop_of_its_own(path: list[Node]) -> bool:
+    """Tell whether the call at the end of a path is passed to ``asyncio.run``. No other call is on the same loop."""
+    runner = path[-2] if len(path) > 1 else None
+    return isinstance(runner, CallExpr) and isinstance(runner.callee, RefExpr) and runner.callee.fullname in RUN
 
 
 def _findings(factory: Marker, call: CallExpr, ctx: FunctionContext | MethodContext, api: TypeChecker) -> Iterator[_Finding]:

@@ -6,17 +6,23 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from mypy.nodes import (
+    CallExpr,
     ConditionalExpr,
     Expression,
     FuncItem,
     GeneratorExpr,
     IfStmt,
     ListComprehension,
+    MemberExpr,
+    NameExpr,
     Node,
     OpExpr,
     SetComprehension,
     Statement,
+    TryStmt,
+    TupleExpr,
     WhileStmt,
+    WithStmt,
 )
 from mypy.reachability import ALWAYS_FALSE, ALWAYS_TRUE, MYPY_FALSE, MYPY_TRUE, infer_condition_value
 
@@ -24,7 +30,6 @@ from ._tree import defaults, nodes_in, parts
 
 if TYPE_CHECKING:
     from mypy.checker import TypeChecker
-    from mypy.nodes import CallExpr
     from mypy.options import Options
 
 
@@ -67,10 +72,26 @@ def _run_with(node: Node, options: Options) -> Iterator[Node]:
         yield from _run_of_branches([(node.left, None)], node.right, options)
     elif isinstance(node, ListComprehension | SetComprehension):
         yield from parts(node.generator)
+    elif isinstance(node, TryStmt) and any(map(_catches_it, node.types)):
+        yield from nodes_in([node.handlers, node.finally_body])
+    elif isinstance(node, WithStmt) and any(map(_suppresses, node.expr)):
+        yield from node.expr
     elif isinstance(node, GeneratorExpr):
         yield node.sequences[0]  # the rest runs when the first item is requested
     else:
         yield from parts(node)
+
+
+def _catches_it(caught: Expression | None) -> bool:
+    """Tell whether an ``except`` catches the error that such a call raises. What runs there is meant to fail."""
+    if isinstance(caught, TupleExpr):
+        return any(map(_catches_it, caught.items))
+    return caught is None or (isinstance(caught, NameExpr) and caught.name in {"RuntimeError", "Exception", "BaseException"})
+
+
+def _suppresses(entered: Expression) -> bool:
+    """Tell whether a block is one of ``contextlib.suppress`` or ``pytest.raises``, by its name."""
+    return isinstance(entered, CallExpr) and isinstance(entered.callee, NameExpr | MemberExpr) and entered.callee.name in {"suppress", "raises"}
 
 
 def _run_of_branches(branches: list[tuple[Expression, Node | None]], otherwise: Node | None, options: Options) -> Iterator[Node]:
