@@ -91,7 +91,8 @@ def _catches_it(caught: Expression | None) -> bool:
 
 def _suppresses(entered: Expression) -> bool:
     """Tell whether a block is one of ``contextlib.suppress`` or ``pytest.raises``, by its name."""
-    return isinstance(entered, CallExpr) and isinstance(entered.callee, NameExpr | MemberExpr) and entered.callee.name in {"suppress", "raises"}
+    called = entered.callee if isinstance(entered, CallExpr) else None
+    return isinstance(called, NameExpr | MemberExpr) and called.name in {"suppress", "raises"}
 
 
 def _run_of_branches(branches: list[tuple[Expression, Node | None]], otherwise: Node | None, options: Options) -> Iterator[Node]:
