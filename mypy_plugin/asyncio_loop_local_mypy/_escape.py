@@ -6,6 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from mypy.nodes import (
+    LDEF,
     AssignmentStmt,
     CallExpr,
     ComparisonExpr,
@@ -73,19 +74,24 @@ def finding(fullname: str, ctx: FunctionContext | MethodContext, api: TypeChecke
 def _is_not_used(path: list[Node], api: TypeChecker) -> bool:
     """Tell whether the value at the end of a path is let go, at once or by the variable that it is assigned to."""
     *_, node, _value = path
-    if isinstance(node, AssignmentStmt) and len(node.lvalues) == 1:
-        users = [user for _, user in _uses(node.lvalues[0], path, api)]
-        return bool(users) and all(map(_lets_go, users))
-    return _lets_go(node)
+    variable = node.lvalues[0] if isinstance(node, AssignmentStmt) and len(node.lvalues) == 1 else None
+    if not isinstance(variable, NameExpr):
+        return _lets_go(node)
+    users = [user for _, user in _uses(variable, path, api)]
+    is_used_here_only = bool(users) or variable.kind == LDEF or variable.name == "_"  # other modules can use a global variable
+    return is_used_here_only and all(map(_lets_go, users))
 
 
 def _lets_go(user: Node) -> bool:
     """Tell whether a node does not use what is evaluated directly in it, but as something that is closed, or by its identity."""
     if isinstance(user, ComparisonExpr):
-        return set(user.operators) <= {"is", "is not"}
-    return isinstance(user, ExpressionStmt) or (
-        isinstance(user, MemberExpr) and ("closed" in user.name or "closing" in user.name)
-    )
+        return set(user.operators) <= {"is", "is not", "==", "!="}
+    if isinstance(user, CallExpr):
+        asks = user.callee.name if isinstance(user.callee, NameExpr | MemberExpr) else ""
+        return asks in {"isinstance", "type", "id"} or asks.startswith("assertIs")
+    if isinstance(user, MemberExpr):
+        return "closed" in user.name or "closing" in user.name
+    return isinstance(user, ExpressionStmt)
 
 
 def _outlives_its_runner(call: CallExpr, path: list[Node], api: TypeChecker) -> bool:
