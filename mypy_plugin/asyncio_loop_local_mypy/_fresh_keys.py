@@ -10,6 +10,7 @@ from mypy.nodes import (
     CastExpr,
     ConditionalExpr,
     DictExpr,
+    FuncDef,
     GeneratorExpr,
     Import,
     ImportFrom,
@@ -18,6 +19,7 @@ from mypy.nodes import (
     MemberExpr,
     NameExpr,
     OpExpr,
+    RefExpr,
     SetExpr,
     StarExpr,
     TupleExpr,
@@ -25,6 +27,7 @@ from mypy.nodes import (
 from mypy.types import FunctionLike, get_proper_type
 
 from ._freshness import makes_fresh_instances
+from ._symbols import is_in_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -57,7 +60,7 @@ def _first_new(expression: Expression, api: TypeChecker) -> str | None:
     if isinstance(expression, CallExpr) and not isinstance(expression.analyzed, CastExpr):
         made = _class_called(expression, api)
         if made is None:
-            return None
+            return _made_by_function(expression.callee, api)
         if made.is_newtype:  # it returns its argument
             return _first_new(expression.args[0], api) if len(expression.args) == 1 else None
         return f'"{made.name}"' if makes_fresh_instances(made, api.modules) else None
@@ -66,6 +69,16 @@ def _first_new(expression: Expression, api: TypeChecker) -> str | None:
         if new is not None:
             return new
     return None
+
+
+def _made_by_function(callee: Expression, api: TypeChecker) -> str | None:
+    """Return what a function makes that has nothing around it: each call of a generator function makes a new generator."""
+    function = callee.node if isinstance(callee, RefExpr) else None
+    if not isinstance(function, FuncDef) or function.info or is_in_stub(function.fullname, api.modules):
+        return None
+    if function.is_async_generator or function.is_generator:
+        return "generator"
+    return "coroutine" if function.is_coroutine else None
 
 
 def _parts(expression: Expression) -> Iterable[Expression]:

@@ -73,6 +73,12 @@ def in_stub_file(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:
     return module is not None and module.is_stub
 
 
+def is_in_stub(fullname: str, modules: Mapping[str, MypyFile]) -> bool:
+    """Tell whether a function of a module is defined in a stub file."""
+    module = modules.get(fullname.rpartition(".")[0])
+    return module is not None and module.is_stub
+
+
 def in_source_file(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:
     """Tell whether a class is defined in a Python file, which has all that the class has."""
     module = modules.get(info.module_name)
