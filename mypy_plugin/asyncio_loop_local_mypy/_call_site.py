@@ -5,7 +5,8 @@ from __future__ import annotations
 from itertools import pairwise
 from typing import TYPE_CHECKING, cast
 
-from mypy.nodes import ConditionalExpr, FuncItem, Node, OpExpr
+from mypy.nodes import ConditionalExpr, FuncItem, IfStmt, Node, OpExpr
+from mypy.reachability import MYPY_FALSE, MYPY_TRUE, infer_condition_value
 from mypy.types import UninhabitedType, get_proper_type
 
 from ._tree import path_to
@@ -33,12 +34,14 @@ def innermost_function(api: TypeChecker) -> FuncItem | None:
 
 
 def is_unreachable(path: list[Node], api: TypeChecker) -> bool:
-    """Tell whether mypy knows that the end of a path never runs. mypy looks into such code too, and discards its own errors."""
+    """Tell whether the end of a path is known never to run. mypy looks into such code too, and discards its own errors."""
     return api.binder.is_unreachable() or any(_is_skipped(part, node, api) for node, part in pairwise(path))
 
 
 def _is_skipped(part: Node, node: Node, api: TypeChecker) -> bool:
     """Tell whether a node is known never to evaluate this part of it."""
+    if isinstance(node, IfStmt):
+        return _is_for_checkers(part, node, api)
     if isinstance(node, ConditionalExpr) and part is not node.cond:
         condition, wanted = node.cond, part is node.if_expr
     elif isinstance(node, OpExpr) and node.op in {"and", "or"} and part is not node.left:
@@ -50,3 +53,11 @@ def _is_skipped(part: Node, node: Node, api: TypeChecker) -> bool:
     both = api.find_isinstance_check(condition)
     narrowed = cast("dict[Expression, Type] | None", both[0 if wanted else 1])  # up to mypy 1.19, it can be None
     return narrowed is None or any(isinstance(get_proper_type(typ), UninhabitedType) for typ in narrowed.values())
+
+
+def _is_for_checkers(part: Node, statement: IfStmt, api: TypeChecker) -> bool:
+    """Tell whether a part of a statement is a branch that only checkers see."""
+    values = [infer_condition_value(condition, api.options) for condition in statement.expr]
+    if part is statement.else_body:
+        return MYPY_FALSE in values
+    return any(part is body and value == MYPY_TRUE for body, value in zip(statement.body, values, strict=True))
