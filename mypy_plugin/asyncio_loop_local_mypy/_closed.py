@@ -36,7 +36,7 @@ def finding(ctx: MethodContext, api: TypeChecker) -> str | None:
     value, code = closing
     path = path_of(value, api)
     giver = _giver(value, path, api)
-    if giver is None or giver.has_valid or is_unreachable(path, api) or any(map(_releases, path[:1])):
+    if giver is None or giver.may_be_closed or is_unreachable(path, api) or any(map(_releases, path[:1])):
         return None
     return (
         f'"{code}" closes the value of {quoted(giver.name)} for all others that use it: '

@@ -47,10 +47,13 @@ CLOSING = ("close", "aclose")
 
 
 class Giver(NamedTuple):
-    """What gave a shared value: its name for errors, and whether it was given ``valid``."""
+    """What gave a shared value: its name for errors, and whether a user may close it.
+
+    A factory with ``valid`` makes a new one then; what `enter` has given, it gives to nobody else.
+    """
 
     name: str
-    has_valid: bool
+    may_be_closed: bool
 
 
 class SharedValues:
@@ -63,7 +66,9 @@ class SharedValues:
 
     def of_block(self, entered: Expression) -> Giver | None:
         """Return what ``async with`` this expression gets its value from; None if that is not known to be shared."""
-        return self._of_function(entered.callee, _BLOCK_OF) if isinstance(entered, CallExpr) else None
+        if not isinstance(entered, CallExpr):
+            return None
+        return _of_call(entered, self._of_function(entered.callee, _BLOCK_OF))
 
     def of_await(self, awaited: Expression) -> Giver | None:
         """Return what ``await`` of this expression gets its value from; None if that is not known to live as long as the loop."""
@@ -73,7 +78,7 @@ class SharedValues:
             return self.of_block(awaited.args[0])
         if isinstance(awaited.callee, RefExpr) and awaited.callee.fullname in _WAIT_FOR and awaited.args:
             return self.of_await(awaited.args[0])
-        return _together(self.of_awaited_call(awaited.callee))
+        return _of_call(awaited, _together(self.of_awaited_call(awaited.callee)))
 
     def of_awaited_call(self, function: Expression) -> list[Giver | None]:
         """Return what ``await`` of a call of this function may get its value from; None for each that is not known."""
@@ -106,7 +111,8 @@ class SharedValues:
         if not isinstance(callee, RefExpr):
             return None
         if callee.fullname in functions:
-            return Giver(functions[callee.fullname], has_valid=False)
+            name = functions[callee.fullname]
+            return Giver(name, may_be_closed=name == "enter")
         var = variable(referred_to(callee, self._api))
         function = None if var is None else get_proper_type(var.type)
         marker = marker_of(function)
@@ -152,12 +158,19 @@ class SharedValues:
         return self.of_variable(value.node, function)
 
 
+def _of_call(call: CallExpr, giver: Giver | None) -> Giver | None:
+    """Return the giver: an object that is made in the call of `enter_once` or `sticky_acm` itself has no other user."""
+    is_by_object = isinstance(call.callee, RefExpr) and call.callee.fullname in {*_ENTER, *_BLOCK_OF}
+    is_new = is_by_object and bool(call.args) and isinstance(call.args[0], CallExpr)
+    return giver._replace(may_be_closed=True) if giver is not None and is_new else giver
+
+
 def _together(givers: list[Giver | None]) -> Giver | None:
     """Return what gives a value that is of any of these; None if it may be another."""
     known = [giver for giver in givers if giver is not None]
     if not known or len(known) < len(givers):
         return None
-    return next((giver for giver in known if giver.has_valid), known[0])
+    return known[0]._replace(may_be_closed=any(giver.may_be_closed for giver in known))
 
 
 def _returned(node: Node) -> Iterator[Expression]:
