@@ -1,4 +1,4 @@
-"""Where a call stands: in the code at all, and in code that mypy knows to be reached."""
+"""Whether a call is in the source, since mypy makes some up, and whether mypy knows that it is never reached."""
 
 from __future__ import annotations
 

@@ -40,7 +40,7 @@ def check_call(factory: Marker, ctx: FunctionContext | MethodContext, api: TypeC
     for message, where, code in findings:
         if code is FRESH_KEY and _has_a_loop_of_its_own(path):
             continue
-        if path or code is KEY:  # functools.partial(factory, Lock()) makes one object for all its calls
+        if path or code is KEY:  # mypy makes up a call for functools.partial, whose arguments are made once
             report(api, message, where, code)
 
 

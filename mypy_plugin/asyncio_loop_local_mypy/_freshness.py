@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
     from mypy.nodes import MypyFile, TypeInfo
 
-# An instance is equal to another, or is not new, if a class of its MRO has one of these.
-_NOT_SURELY = ("__eq__", "__hash__", "__new__", "__init_subclass__")
+# A class with one of these in its MRO may return an old object, or one that equals another.
+_MAY_BE_OLD_OR_EQUAL = ("__eq__", "__hash__", "__new__", "__init_subclass__")
 _IN_A_METACLASS = ("__call__", "__new__", "__init__")
 _PLAIN_METACLASSES = frozenset({"builtins.type", "builtins.object", "abc.ABCMeta", "msgspec.StructMeta"})
 
@@ -75,7 +75,7 @@ def _is_plain(info: TypeInfo, modules: Mapping[str, MypyFile]) -> bool:
         return False
     if info.fullname == STRUCT:
         return True
-    if any(_has_own(name, info) for name in _NOT_SURELY) and info.fullname not in _NEW_IN_STUBS:
+    if any(_has_own(name, info) for name in _MAY_BE_OLD_OR_EQUAL) and info.fullname not in _NEW_IN_STUBS:
         return False
     if in_source_file(info, modules):
         return True

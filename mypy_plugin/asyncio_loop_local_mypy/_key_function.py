@@ -43,7 +43,7 @@ def _is_known(factory: CallableType) -> bool:
 
 
 def _accepts(key: CallableType, factory: CallableType) -> bool:
-    """Tell whether a key function takes all calls of a factory whose arguments are positional where they can be, or by name."""
+    """Tell whether a key function takes the arguments of a factory, either all by position or all by name."""
     kinds = [_BY_NAME.get(kind, kind) for kind in factory.arg_kinds]
     by_name = factory.copy_modified(arg_kinds=kinds)  # pyright: ignore[reportUnknownMemberType]
     return any(

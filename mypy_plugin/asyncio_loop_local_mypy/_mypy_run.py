@@ -95,7 +95,7 @@ def check(paths: Sequence[str], arguments: Sequence[str]) -> Report:
 
 
 def _adapt(options: Options) -> None:
-    """Add the plugin to the project's settings, and undo those that would hide findings or write the project's files."""
+    """Add the plugin to the project's settings, and turn off those that skip code, limit errors or write files."""
     if all(plugin.partition(":")[0] != _PLUGIN for plugin in options.plugins):
         options.plugins.insert(0, _PLUGIN)  # mypy asks the first one, and ours asks the others
     options.config_file = options.config_file or os.devnull  # without a file, mypy loads no plugin

@@ -52,7 +52,7 @@ def _may_hold(statement: Statement, call: CallExpr) -> bool:
 
 
 def _runs(node: Node, call: CallExpr, options: Options) -> bool:
-    """Tell whether the call runs when this node runs. Searches only nodes that are known to run, so doubt gives no report."""
+    """Tell whether the call runs when this node runs. Searches each branch that can run on import."""
     return node is call or any(_runs(part, call, options) for part in _run_with(node, options))
 
 

@@ -82,6 +82,7 @@ class LoopLocalPlugin(Plugin):
             next_hook = other.get_customize_class_mro_hook(statement.fullname)
             if next_hook is not None:
                 next_hook(ctx)
+                return  # as mypy, which asks only the first plugin that has a hook for a name
 
     def _hook(self, asked: str, fullname: str, work: Callable[[str, C], R]) -> Callable[[C], R] | None:
         return self._chain(asked, fullname, work) if self._is_ours(fullname) else None
@@ -89,7 +90,8 @@ class LoopLocalPlugin(Plugin):
     def _chain(self, asked: str, fullname: str, work: Callable[[str, C], R]) -> Callable[[C], R]:
         """Return a hook that does our work, then asks the other plugins.
 
-        mypy asks only the first plugin that has a hook for a name. So ours asks the rest: each gets our result as the default.
+        mypy asks only the first plugin that has a hook for a name. So ours asks those after it: the first of them that has
+        one gets our result as its default.
         """
 
         def hook(ctx: C) -> R:

@@ -157,7 +157,7 @@ def _partially_applied(typ: ProperType) -> CallableType | None:
 
 
 def _signature(factory: ProperType, *, is_alone: bool, is_waited_for: bool) -> FunctionLike | None:
-    """Return the signature of a factory if mypy has passed only a part of it to the decorator; else None.
+    """Return the full signature of a factory, where what mypy has passed to the decorator has lost some of it; else None.
 
     A decorator that waited for its factory, with ``close`` or ``valid``, gives what those take: ``object``, say.
     """
