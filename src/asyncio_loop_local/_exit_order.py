@@ -139,7 +139,7 @@ class ExitOrder:
         self._open[bound.serial] = bound
         self.in_transition.pop(bound, None)
         self._add_if_ready(bound)
-        self._exit_next()
+        self._exit_next_within_any_code()
 
     def remove(self, bound: Exitable) -> None:
         """It gives up its place, since it is about to end, or has ended."""
@@ -161,7 +161,9 @@ class ExitOrder:
             used.user_ended()
         if self.exiting_now is bound:
             self.exiting_now = None
-        self._exit_next()
+            self._exit_next()
+        else:
+            self._exit_next_within_any_code()
 
     def not_used(self, bound: Exitable, user: Exitable) -> None:
         """The user has let go of it, and no longer keeps it open."""
@@ -225,15 +227,20 @@ class ExitOrder:
         if self._close_waiters:
             self.loop.call_soon(self._exit_next)
 
+    def _exit_next_within_any_code(self) -> None:
+        """Begin the next exit now, or later where the stack is so deep that it might fail midway."""
+        if self._close_waiters:
+            try:
+                require_stack()
+            except RecursionError:
+                with suppress(RecursionError):  # then it begins when another one has ended
+                    self.exit_next_later()
+            else:
+                self._exit_next()
+
     def _exit_next(self) -> None:
         """Begin the next exit, where everything is to end and no exit is in progress."""
         if self.is_choosing or not self._close_waiters:
-            return
-        try:
-            require_stack()
-        except RecursionError:  # in which an exit might fail midway: it begins later, at the latest when another one has ended
-            with suppress(RecursionError):
-                self.exit_next_later()
             return
         self.is_choosing = True
         at_once_up_to = 0 if sys.exception() else self._at_once_up_to  # the exit's code would find the exception in its context

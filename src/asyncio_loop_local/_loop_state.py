@@ -392,8 +392,14 @@ def loop_state() -> LoopState:
     :raises RuntimeError: if no loop runs.
     :raises TypeError: if nothing can be set on instances of the loop's class.
     """
-    state = attached_state()
-    return _attached_to(asyncio.get_running_loop()) if state is None else state
+    loop = running_loop()
+    try:
+        state = loop._asyncio_loop_local
+        if type(state) is LoopState:
+            return state
+    except AttributeError:
+        pass
+    return _state_of(loop) or _attached_to(cast("asyncio.AbstractEventLoop", loop))
 
 
 _attaching: dict[int, LoopState] = {}  # by the id of the loop
