@@ -65,7 +65,8 @@ def places_without_effect(code: str) -> set[tuple[int, int]]:
             given = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs, node.args.vararg, node.args.kwarg]
             unread += [each.annotation for each in given if each is not None and each.annotation is not None]
             unread += [] if node.returns is None else [node.returns]
-            unread += [node] if any(ast.unparse(each) == "overload" for each in node.decorator_list) else []
+            if any(ast.unparse(each) == "overload" for each in node.decorator_list):
+                unread += [node, *node.decorator_list]
         elif isinstance(node, ast.AnnAssign):
             unread.append(node.annotation)
         elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
@@ -75,7 +76,7 @@ def places_without_effect(code: str) -> set[tuple[int, int]]:
     for each in unread:
         assert isinstance(each, ast.expr | ast.stmt)
         for line in range(each.lineno, (each.end_lineno or each.lineno) + 1):
-            first = each.col_offset if line == each.lineno else 0
+            first = each.col_offset - 1 if line == each.lineno else 0  # with the @ of a decorator
             last = each.end_col_offset or 0 if line == each.end_lineno else len(lines[line - 1])
             places |= {(line, column) for column in range(first, last)}
     return places

@@ -665,3 +665,19 @@ async def test_an_error_of_release_shows_no_secret() -> None:
             await release(each)
         assert SECRET not in str(caught.value)
         assert ("***" in str(caught.value)) != ("partial" in str(caught.value))
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("(password=abc) rest", "(password=***) rest"),
+        ("(password=abc)x rest", "(password=*** rest"),
+        ("(password=abc)_x rest", "(password=*** rest"),
+        ("{password=abc}", "{password=***}"),
+        ("'password=abc' rest", "'password=***' rest"),
+        ("password=a'_b rest", "password=*** rest"),
+    ],
+)
+def test_a_value_ends_at_a_bracket_or_quote_that_no_word_follows(text: str, masked: str) -> None:
+    """A bracket or quote in the middle of a password does not end it, so nothing of it is shown; one at its end stays."""
+    assert mask_secrets(text) == masked
