@@ -100,7 +100,7 @@ def files_in(directory: Path) -> dict[str, tuple[bytes, int]]:
     return {
         path.relative_to(directory).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns)
         for path in directory.rglob("*")
-        if path.is_file()
+        if path.is_file() and path.parent.name != "__pycache__"  # Python may write one beside a plugin of the project
     }
 
 
