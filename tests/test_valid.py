@@ -610,6 +610,41 @@ async def test_a_resource_that_asks_again_uses_the_new_value_alone(maker: Maker)
     assert maker.closed == [1, 1, 1, 1, 0]
 
 
+@each_closing_kind
+@on_each_loop
+async def test_a_resource_that_asks_again_in_vain_uses_the_old_value_no_longer_when_it_gets_a_new_one(maker: Maker) -> None:
+    """If making the new value fails at first, the old one is exited when the resource's code has got a new one at last."""
+
+    def fail() -> None:
+        raise OSError("refused")
+
+    @asynccontextmanager
+    async def service() -> AsyncGenerator[None]:
+        async def work() -> None:
+            await maker.get_spoilt()
+            if "coroutine" in maker.kind or "function" in maker.kind:
+                maker.on_make = fail
+            else:
+                maker.on_enter = fail
+            for _ in range(2):
+                with pytest.raises(OSError, match="refused"):
+                    await maker.get()
+            maker.on_make = maker.on_enter = lambda: None
+            await maker.get()
+            worked.set()
+
+        worked = asyncio.Event()
+        worker = asyncio.create_task(work())
+        await worked.wait()
+        yield
+        await worker
+
+    await enter(service())
+    await turns()
+    assert maker.closed[0] == 1
+    assert maker.made[-1].closed == 0
+
+
 @pytest.mark.parametrize("maker", ["sticky", "sticky, key="], indirect=True)
 @on_each_loop
 async def test_a_block_of_a_resource_keeps_its_value_when_the_resource_asks_again(maker: Maker) -> None:

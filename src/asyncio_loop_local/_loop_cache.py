@@ -76,7 +76,6 @@ class CacheEntry:
         "key",
         "kwargs",
         "resource",
-        "retired",
         "valid",
         "value",
         "was_good",
@@ -104,7 +103,6 @@ class CacheEntry:
         self.valid: Callable[[Any], object] | None = None  # asked by each call; None if what the call gives asks it
         self.asks = True  # not while `valid` runs: a call that `valid` itself makes does not ask again
         self.was_good = False  # whether `valid` has accepted the value at least once
-        self.retired: list[Resource[Any]] = cache.retired.pop(key, []) if cache.retired else []  # of this call's values before
 
     @property
     def name(self) -> str:
@@ -191,20 +189,22 @@ class CacheEntry:
         self.invalidate()
         if resource is not None:
             with suppress(Exception):  # of an argument's own hash
-                self.cache.retired[self.key] = [*(each for each in self.retired if each.state is RETIRED), resource]
+                self.cache.retired[self.key] = [*self.cache.still_open(self.key), resource]
             resource.retire()
 
     def acquired_by(self, user: Exitable) -> None:
         """Note that what has asked for this value no longer uses the values of this call before."""
-        for resource in self.retired:
-            if not resource.origin.is_held:
-                resource.let_go_by(user)
+        if self.cache.retired and not self.is_invalid:
+            for resource in self.cache.still_open(self.key):
+                if not resource.origin.is_held:
+                    resource.let_go_by(user)
 
     def blocks_left(self, resource: Resource[Any]) -> None:
         """Do the same for a value before, of which the last block was left only now."""
         newest = self.cache.valid_entry(self.key)
         if newest is not None:
-            newer = [newest.resource, *[each for each in newest.retired if each.serial > resource.serial]]
+            retired = self.cache.still_open(self.key)
+            newer = [newest.resource, *[each for each in retired if each.serial > resource.serial]]
             for user in list(resource.users):
                 if any(each in user.uses for each in newer):
                     resource.let_go_by(user)
@@ -258,7 +258,7 @@ class LoopCache:
     def __init__(self) -> None:
         self.entries: dict[Hashable, CacheEntry] = {}
         self.releasing: dict[Hashable, Resource[Any]] = {}
-        self.retired: dict[Hashable, list[Resource[Any]]] = {}  # until the next value of the same call is made
+        self.retired: dict[Hashable, list[Resource[Any]]] = {}  # values no longer valid, which something may still use
         self.never_good = 0  # values in a row that `valid` has never accepted
         self.has_warned = False
         self._pending: list[tuple[Any, Arguments]] = []
@@ -338,6 +338,17 @@ class LoopCache:
 
     def _as_cached(self, arguments: Arguments) -> Arguments:
         return (flat_form_of_frozen(*arguments), {}) if self.by_value else arguments
+
+    def still_open(self, key: Hashable) -> list[Resource[Any]]:
+        """Return the values of a call that are no longer valid, and have not begun to exit."""
+        try:
+            retired = self.retired.pop(key, [])
+            still_open = [each for each in retired if each.state is RETIRED]
+            if still_open:
+                self.retired[key] = still_open
+        except Exception:  # of an argument's own hash
+            return []
+        return still_open
 
     def clear(self) -> None:
         """Forget everything, which undoes all reference cycles."""

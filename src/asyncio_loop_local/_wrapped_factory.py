@@ -278,10 +278,8 @@ def wrapped(
                     pass
                 else:
                     value = token.value_of(found) if checks_values else found
-                    if is_call_result:
-                        return value.with_arguments(partial(wrapper, *args, **kwargs))
                     if value is not NOTHING:
-                        return value
+                        return value.with_arguments(partial(wrapper, *args, **kwargs)) if is_call_result else value
                 asked = (own_key,)
             return token.find_or_make_by_key(wrapper, args, kwargs, asked)
 
