@@ -1,4 +1,4 @@
-"""A small MCP server for the suite: it says its process id, and repeats what it hears.
+"""A small MCP server for the suite: it says its process id, adds up (for docs/how-to/mcp.md), and repeats what it hears.
 
 On standard input and output; or, given a port, on HTTP on 127.0.0.1: 0 is a free one, and the port that it got is what it prints.
 """
@@ -20,6 +20,12 @@ speaks_http = len(sys.argv) > 1
 def process_id() -> str:
     """Tell the id of the process that serves."""
     return str(os.getpid())
+
+
+@server.tool()
+def add(first: int, second: int) -> str:
+    """Add two numbers."""
+    return str(first + second)
 
 
 @server.tool()
